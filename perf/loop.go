@@ -1,0 +1,212 @@
+package perf
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// loop is one serving thread: it reads requests while it has the turn, and handles what it has read.
+type loop struct {
+	conn *Conn
+	wake chan struct{} // one token when the parked loop should look for the turn again
+
+	// turn is odd while the loop handles a request and has the turn to read; the monitor takes the turn from it by
+	// making the number even. Each request changes it, so the monitor can tell a slow request from a second one.
+	turn atomic.Uint64
+	// unique is the number of the request being handled, 0 if none.
+	unique atomic.Uint64
+
+	in, out buffer
+	// HandleRequest takes lists of buffers; these save making one for each request.
+	inList, outList [1][]byte
+}
+
+// handling tells whether a value of loop.turn stands for a request being handled by the reader.
+func handling(turn uint64) bool { return turn&1 == 1 }
+
+// run is the body of the loop's goroutine. It never unlocks its thread, so that a thread which ThreadInit has changed
+// ends with it.
+func (l *loop) run() {
+	c := l.conn
+	runtime.LockOSThread()
+	defer c.crew.leave(l)
+	defer l.in.free()
+	defer l.out.free()
+	if err := l.prepare(); err != nil {
+		if c.crew.alone() {
+			c.crew.end(fmt.Errorf("start serving FUSE requests: %w", err))
+			return
+		}
+		c.cfg.Log.Error("a further serving thread could not be made; requests may wait for slow ones", "error", err)
+		return
+	}
+	for c.crew.takeTurn(l) {
+		for l.serveOne() {
+		}
+		l.serveQueued()
+	}
+}
+
+func (l *loop) prepare() (err error) {
+	if l.conn.cfg.ThreadInit != nil {
+		if err := l.conn.cfg.ThreadInit(); err != nil {
+			return fmt.Errorf("prepare a serving thread: %w", err)
+		}
+	}
+	size := max(l.conn.maxWrite, minReadBuffer) + pageSize
+	if l.in, err = newBuffer(size, writeHead); err != nil {
+		return err
+	}
+	l.out, err = newBuffer(size, readHead)
+	return err
+}
+
+// serveOne reads and answers one request. It returns whether the turn to read is still this loop's.
+func (l *loop) serveOne() bool {
+	c := l.conn
+	n, queued, errno := c.waiter.next(c.dev, l.in.data)
+	switch {
+	case errno == syscall.ENOENT: // the request was withdrawn while it was read
+		return true
+	case errno == 0 && n < int(unsafe.Sizeof(fuse.InHeader{})):
+		errno = syscall.EBADMSG // not a descriptor of /dev/fuse
+		fallthrough
+	case errno != 0:
+		c.stop(errno)
+		return false
+	}
+	switch kind := l.request().Opcode; {
+	case kind == opInit:
+		// Nobody reads a request of a program before the file system's Init has returned.
+		l.answer(n)
+		return true
+	case queued && c.pace.slow(kind):
+		c.handOver()
+		l.answer(n)
+		return false
+	}
+	turn := l.turn.Load() + 1
+	l.turn.Store(turn)
+	c.watch()
+	l.answer(n)
+	return l.turn.CompareAndSwap(turn, turn+1)
+}
+
+// serveQueued answers, without having the turn, what is there to be read. So while there is more than one loop's work,
+// the loops that do it need not be woken for each request.
+func (l *loop) serveQueued() {
+	for {
+		n, errno := l.conn.dev.tryRead(l.in.data)
+		if errno != 0 || n < int(unsafe.Sizeof(fuse.InHeader{})) {
+			return // what is wrong the reader will find out as well
+		}
+		l.answer(n)
+	}
+}
+
+// request is the header of the request that was read last.
+func (l *loop) request() *fuse.InHeader {
+	return (*fuse.InHeader)(unsafe.Pointer(&l.in.data[0]))
+}
+
+// stop ends the Conn after the error of a read.
+func (c *Conn) stop(errno syscall.Errno) {
+	if connectionOver(errno) {
+		c.crew.end(nil)
+		return
+	}
+	c.crew.end(fmt.Errorf("read a FUSE request: %w", errno))
+}
+
+// answer handles the request in the first n bytes of l.in and writes the reply.
+func (l *loop) answer(n int) {
+	c := l.conn
+	in := l.request()
+	l.unique.Store(in.Unique)
+	defer l.unique.Store(0)
+	start := time.Now()
+	size := l.handle(in, n)
+	c.pace.took(in.Opcode, time.Since(start))
+	reply := (*fuse.OutHeader)(unsafe.Pointer(&l.out.data[0]))
+	c.counters.count(in.Opcode, n, size, size > 0 && reply.Status != 0)
+	if size == 0 {
+		return
+	}
+	if errno := c.dev.write(l.out.data[:size]); errno != 0 {
+		l.replyRefused(in, size, errno)
+		return
+	}
+	if in.Opcode == opInit && reply.Status == 0 {
+		// Nothing overwrites the buffer: this loop reads no request before initDone has returned.
+		c.initDone((*fuse.InitOut)(unsafe.Pointer(&l.out.data[readHead])))
+	}
+}
+
+// handle has the request handled and returns the size of the reply in l.out, 0 for none.
+func (l *loop) handle(in *fuse.InHeader, n int) (size int) {
+	defer func() {
+		if v := recover(); v != nil {
+			l.conn.logPanic(v)
+			size = l.failed(in)
+		}
+	}()
+	if err := l.growOut(in); err != nil {
+		l.conn.cfg.Log.Error("no memory for a reply", "error", err)
+		return l.failed(in)
+	}
+	l.inList[0], l.outList[0] = l.in.data[:n], l.out.data
+	size, status := l.conn.protocol.HandleRequest(l.inList[:], l.outList[:])
+	if !status.Ok() {
+		return l.failed(in)
+	}
+	return size
+}
+
+// failed puts the answer EIO into l.out and returns its size.
+func (l *loop) failed(in *fuse.InHeader) int {
+	if !wantsReply(in.Opcode) {
+		return 0
+	}
+	out := (*fuse.OutHeader)(unsafe.Pointer(&l.out.data[0]))
+	*out = fuse.OutHeader{Length: uint32(readHead), Status: -int32(syscall.EIO), Unique: in.Unique}
+	return readHead
+}
+
+// replyRefused handles an error of writing a reply. ENOENT is normal: the request was withdrawn, by an interrupt or the
+// unmount, before it was answered. After ENODEV the next read ends the loop. Any other reply the kernel threw away without
+// ending the request, which would leave its caller waiting for good.
+func (l *loop) replyRefused(in *fuse.InHeader, size int, errno syscall.Errno) {
+	if errno == syscall.ENOENT || connectionOver(errno) {
+		return
+	}
+	l.conn.cfg.Log.Error("the kernel refused a reply; the request failed with EIO",
+		"request", opcodeName(in.Opcode), "bytes", size, "error", errno)
+	if size := l.failed(in); size > 0 {
+		if errno := l.conn.dev.write(l.out.data[:size]); errno != 0 && !errors.Is(errno, syscall.ENOENT) {
+			l.conn.cfg.Log.Error("the kernel refused the reply EIO as well", "request", opcodeName(in.Opcode), "error", errno)
+		}
+	}
+}
+
+// growOut makes room in l.out for the largest reply that the request can have. The size at first is enough for READ
+// and WRITE; an ioctl or a directory may ask for more.
+func (l *loop) growOut(in *fuse.InHeader) error {
+	need := replyRoom(in)
+	if need <= len(l.out.data) {
+		return nil
+	}
+	bigger, err := newBuffer(need, readHead)
+	if err != nil {
+		return err
+	}
+	l.out.free()
+	l.out = bigger
+	return nil
+}

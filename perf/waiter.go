@@ -1,0 +1,153 @@
+package perf
+
+import (
+	"runtime"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// spinFor is how long a reader waits actively for the next request: a little longer than a client on another
+	// processor takes from one answer to its next request.
+	spinFor = 30 * time.Microsecond
+	// maxCredit is how many active waits in vain it takes to stop them.
+	maxCredit = 8
+	// stolenFrom is the length of a yield that tells that another program has used the processor meanwhile.
+	stolenFrom = 8 * spinFor
+	// After a stolen yield there is no active wait for minCalm, after the next ones for four times as long each, up to maxCalm.
+	// A stolen yield costs up to a time slice, some 3 ms, so a busy machine loses less than a thousandth.
+	minCalm = 100 * time.Millisecond
+	maxCalm = 10 * time.Second
+)
+
+// spinners counts the readers of this process that wait actively. One for four processors may, so that a process that
+// serves many mounts does not keep all processors from their clients.
+var spinners atomic.Int32
+
+// waiter decides how the reader waits for the next request. Only the loop that has the turn uses it.
+type waiter struct {
+	// credit says whether waiting actively has paid lately: it is tried while positive.
+	credit     int
+	processors int32
+	// calmUntil is the end of the time without active waits after a stolen yield, calm the length of that time.
+	calmUntil time.Time
+	calm      time.Duration
+	counters  *Counters
+}
+
+func (w *waiter) init(counters *Counters) {
+	w.counters = counters
+	w.credit = maxCredit
+	w.processors = int32(usableProcessors())
+}
+
+// usableProcessors is how many processors this process can keep busy.
+func usableProcessors() int {
+	n := runtime.GOMAXPROCS(0)
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err == nil {
+		n = min(n, set.Count())
+	}
+	return n
+}
+
+// next reads the next request: at once if there is one, else after waiting actively where that has paid, else asleep.
+// queued tells that the request was there already, that is, that there is more than one client.
+func (w *waiter) next(dev device, buf []byte) (n int, queued bool, errno syscall.Errno) {
+	n, errno = dev.tryRead(buf)
+	if !again(errno) {
+		return n, true, errno
+	}
+	start := time.Now()
+	if w.mayWaitActively(start) {
+		n, errno = w.spin(dev, buf, start)
+		spinners.Add(-1)
+		if !again(errno) {
+			return n, false, errno
+		}
+	}
+	n, errno = w.sleep(dev, buf, start)
+	return n, false, errno
+}
+
+func again(errno syscall.Errno) bool {
+	return errno == syscall.EAGAIN || errno == syscall.EINTR
+}
+
+// mayWaitActively takes a place among the spinners if it returns true.
+func (w *waiter) mayWaitActively(now time.Time) bool {
+	if w.credit <= 0 || w.processors == 1 || now.Before(w.calmUntil) {
+		return false
+	}
+	if spinners.Add(1) > max(1, w.processors/4) {
+		spinners.Add(-1)
+		return false
+	}
+	return true
+}
+
+// spin tries to read for spinFor, yielding the processor between tries so that a client on the same one can run.
+func (w *waiter) spin(dev device, buf []byte, start time.Time) (n int, errno syscall.Errno) {
+	for now := start; ; {
+		yieldProcessor()
+		n, errno = dev.tryRead(buf)
+		before := now
+		now = time.Now()
+		if now.Sub(before) > stolenFrom {
+			w.calmDown(now)
+		}
+		switch {
+		case !again(errno):
+			w.earn(1)
+			w.counters.spinHits.Add(1)
+			return n, errno
+		case now.Sub(start) > spinFor:
+			w.credit--
+			w.counters.spinMisses.Add(1)
+			return n, errno
+		}
+	}
+}
+
+// calmDown ends active waits for a while because a yield gave the processor to another program. On a busy machine
+// sleeping is better: waking takes the processor back at once, the return from a yield comes when the others have used
+// their time slices up, whatever requests have come meanwhile.
+func (w *waiter) calmDown(now time.Time) {
+	if now.Sub(w.calmUntil) > w.calm {
+		w.calm = minCalm
+	} else {
+		w.calm = min(4*w.calm, maxCalm)
+	}
+	w.calmUntil = now.Add(w.calm)
+}
+
+// earn adds credit. Where that is about to lead to the next active wait, the processors are counted again: affinity and
+// control groups may have changed.
+func (w *waiter) earn(credit int) {
+	if w.credit <= 0 && w.credit+credit > 0 {
+		w.processors = int32(usableProcessors())
+	}
+	w.credit = min(w.credit+credit, maxCredit)
+}
+
+// sleep waits for a request in poll(2). One that came so soon that an active wait would have met it earns credit: enough
+// for two tries, so that in bursts of two requests the second is met although the wait after it was in vain.
+func (w *waiter) sleep(dev device, buf []byte, start time.Time) (int, syscall.Errno) {
+	for {
+		if errno := dev.sleep(); errno != 0 && errno != syscall.EINTR {
+			return 0, errno
+		}
+		n, errno := dev.tryRead(buf)
+		if again(errno) {
+			continue
+		}
+		w.counters.sleeps.Add(1)
+		if time.Since(start) < 2*spinFor {
+			w.earn(2)
+		}
+		return n, errno
+	}
+}

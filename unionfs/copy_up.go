@@ -1,0 +1,436 @@
+package unionfs
+
+import (
+	"math"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfs-deep/unionfs-deep/unionfs/layers"
+	"github.com/unionfs-deep/unionfs-deep/whiteout"
+)
+
+// wholeFile, as the length to copy up, is all of it.
+const wholeFile int64 = math.MaxInt64
+
+// copyUpMeta makes sure that a node is in the upper layer so that its metadata can be changed: with metacopy=on without
+// its data.
+func (f *FS) copyUpMeta(cancel <-chan struct{}, n *node) error {
+	if n.upper.Load() != 0 {
+		return nil
+	}
+	return f.copyUp(cancel, n, wholeFile, f.opts.Metacopy && n.kind == unix.S_IFREG)
+}
+
+// copyUpData makes sure that a node's data is in the upper layer: its first limit bytes, where the caller is going to cut
+// it off there.
+func (f *FS) copyUpData(cancel <-chan struct{}, n *node, limit int64) error {
+	if n.upper.Load() != 0 && !f.isMetacopy(n) {
+		return nil
+	}
+	if n.kind != unix.S_IFREG {
+		return f.copyUpMeta(cancel, n)
+	}
+	return f.copyUp(cancel, n, limit, false)
+}
+
+func (f *FS) isMetacopy(n *node) bool {
+	f.tree.RLock()
+	defer f.tree.RUnlock()
+	return n.ext != nil && n.ext.metacopy
+}
+
+// copyUp copies a node up, its parents first. The node's own lock is held for as long as it takes: others who need the
+// copy wait for it, and so does who removes or renames the file, while reading it and everything else goes on.
+func (f *FS) copyUp(cancel <-chan struct{}, n *node, limit int64, metaOnly bool) error {
+	f.tree.RLock()
+	parent := n.parent
+	f.tree.RUnlock()
+	if parent != nil {
+		if err := f.copyUpMeta(cancel, parent); err != nil {
+			return err
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return f.copyUpLocked(cancel, n, limit, metaOnly)
+}
+
+func (f *FS) copyUpLocked(cancel <-chan struct{}, n *node, limit int64, metaOnly bool) error {
+	if n.upper.Load() != 0 {
+		if metaOnly || !f.isMetacopy(n) {
+			return nil
+		}
+		return f.completeMetacopy(cancel, n, limit)
+	}
+	from, err := f.lowerPlace(n)
+	if err != nil {
+		return err
+	}
+	defer from.Release()
+	c := copyUp{f: f, n: n, cancel: cancel, from: from, limit: limit, metaOnly: metaOnly, fd: -1}
+	defer c.close()
+	return c.run()
+}
+
+// copyUp is the state of one copy-up (struct ovl_copy_up_ctx). It is built in the work directory, whole, and published by
+// one rename, so that a crash leaves the file as it was or as it became.
+type copyUp struct {
+	f        *FS
+	n        *node
+	cancel   <-chan struct{}
+	from     place
+	limit    int64
+	metaOnly bool
+
+	st     unix.Statx_t // of the lower inode
+	temp   string       // name in the work directory, empty once published
+	fd     int          // the copy, open, of a regular file
+	ino    uint64       // of the copy
+	traced bool         // overlay.origin says where it came from
+	broken bool         // it is no longer the same file as the other names of the lower one
+	index  string       // name that it gets in the index, empty for none
+}
+
+func (c *copyUp) run() error {
+	if err := layers.Stat(c.from.File, c.from.name, &c.st); err != nil {
+		return err
+	}
+	if err := c.f.owners.check(c.from, &c.st); err != nil {
+		return err
+	}
+	c.temp = c.f.upper.temp()
+	for _, step := range []func() error{c.make, c.copyData, c.copyMetadata, c.setOrigin, c.sync} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	if err := c.publish(); err != nil {
+		return err
+	}
+	c.f.copyUps.Add(1)
+	return nil
+}
+
+// close removes a copy that was not published.
+func (c *copyUp) close() {
+	if c.fd >= 0 {
+		unix.Close(c.fd)
+	}
+	if c.temp != "" {
+		_ = removeAll(c.f.upper.work, c.temp)
+	}
+}
+
+// place is where the copy is while it is built.
+func (c *copyUp) place() place { return place{layers.Borrow(c.f.upper.work), c.temp} }
+
+// make makes the empty copy.
+func (c *copyUp) make() (err error) {
+	work := c.f.upper.work
+	switch uint32(c.st.Mode) & unix.S_IFMT {
+	case unix.S_IFREG:
+		c.fd, err = unix.Openat(work, c.temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0600)
+	case unix.S_IFDIR:
+		err = unix.Mkdirat(work, c.temp, 0700)
+	case unix.S_IFLNK:
+		var target []byte
+		if target, err = layers.Readlink(c.from.File, c.from.name); err == nil {
+			err = unix.Symlinkat(string(target), work, c.temp)
+		}
+	default:
+		err = unix.Mknodat(work, c.temp, uint32(c.st.Mode), int(unix.Mkdev(c.st.Rdev_major, c.st.Rdev_minor)))
+	}
+	if err != nil {
+		return err
+	}
+	var st unix.Statx_t
+	err = layers.Stat(c.place().File, c.temp, &st)
+	c.ino = st.Ino
+	return err
+}
+
+// copyData copies a regular file's data, or gives the copy its size alone.
+func (c *copyUp) copyData() error {
+	if c.fd < 0 {
+		return nil
+	}
+	if c.metaOnly && c.st.Size > 0 {
+		return unix.Ftruncate(c.fd, int64(c.st.Size))
+	}
+	c.metaOnly = false
+	from, err := c.f.openData(c.n, c.f.dataState(c.n))
+	if err != nil {
+		return err
+	}
+	defer from.Release()
+	size := min(int64(c.st.Size), c.limit)
+	err = copyData(c.cancel, from.FD, c.fd, size)
+	if err == nil {
+		c.f.copied.Add(uint64(size))
+	}
+	return err
+}
+
+// copyMetadata gives the copy the owner, xattrs, mode and times of the lower file. The owner comes first, since changing
+// it drops capabilities and set-id bits; the times last.
+func (c *copyUp) copyMetadata() error {
+	to := c.place()
+	if err := unix.Fchownat(to.FD, to.name, int(c.st.Uid), int(c.st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if err := c.copyXattrs(to); err != nil {
+		return err
+	}
+	if c.n.kind != unix.S_IFLNK {
+		if err := chmod(to, uint32(c.st.Mode)&07777); err != nil {
+			return err
+		}
+	}
+	return utimens(to, timesOf(&c.st))
+}
+
+func timesOf(st *unix.Statx_t) *[2]unix.Timespec {
+	return &[2]unix.Timespec{
+		{Sec: st.Atime.Sec, Nsec: int64(st.Atime.Nsec)},
+		{Sec: st.Mtime.Sec, Nsec: int64(st.Mtime.Nsec)},
+	}
+}
+
+// copyXattrs copies all xattrs but the union's own (ovl_copy_xattr). Those that guard the file must not be lost; another
+// that the upper file system does not take is left out.
+func (c *copyUp) copyXattrs(to place) error {
+	names, err := layers.Listxattr(c.from.FD, c.from.name)
+	if err != nil {
+		if err == unix.EOPNOTSUPP {
+			return nil
+		}
+		return err
+	}
+	ns := c.f.stack.Namespace()
+	for _, name := range names {
+		if ns.Private(name) {
+			continue
+		}
+		value, err := layers.ReadXattr(c.from.FD, c.from.name, name)
+		if err == unix.ENODATA {
+			continue
+		}
+		if err == nil {
+			err = layers.Setxattr(to.FD, to.name, name, value, 0)
+		}
+		if err != nil && !(mayLose(name) && (err == unix.EOPNOTSUPP || err == unix.EPERM)) {
+			return err
+		}
+	}
+	return nil
+}
+
+// mayLose tells the xattrs that are no loss where the upper layer cannot hold them (ovl_must_copy_xattr). Labels of
+// security modules are set by these themselves.
+func mayLose(name string) bool {
+	return name != "security.capability" && !strings.HasPrefix(name, "system.posix_acl_")
+}
+
+// setOrigin marks the copy with where it came from, so that it keeps its inode number, and with being without data.
+func (c *copyUp) setOrigin() error {
+	ns := c.f.stack.Namespace()
+	to := c.place()
+	c.broken = c.n.dir == nil && c.st.Nlink > 1 && !c.f.opts.Index
+	var value []byte
+	if !c.broken {
+		value = encodeOrigin(c.from, false)
+		err := layers.Setxattr(to.FD, to.name, ns.Origin(), value, 0)
+		if err != nil && err != unix.EOPNOTSUPP && err != unix.EPERM {
+			return err
+		}
+		c.traced = err == nil
+	}
+	if c.n.dir == nil && c.st.Nlink > 1 && c.traced {
+		if err := c.setIndex(to, value); err != nil {
+			return err
+		}
+	}
+	if !c.metaOnly {
+		return nil
+	}
+	return layers.Setxattr(to.FD, to.name, ns.Metacopy(), nil, 0)
+}
+
+// sync makes the copy durable before it replaces what is.
+func (c *copyUp) sync() error {
+	if c.fd < 0 || c.metaOnly {
+		return nil
+	}
+	return c.f.syncFile(c.fd, false)
+}
+
+// publish puts the copy under its name. The node's lock keeps the name; a node without one keeps its copy open instead.
+func (c *copyUp) publish() error {
+	f, n := c.f, c.n
+	f.tree.RLock()
+	parent, name := n.parent, n.name
+	f.tree.RUnlock()
+	if parent == nil {
+		return c.publishNameless()
+	}
+	parent.dir.mu.Lock()
+	defer parent.dir.mu.Unlock()
+	up, err := f.upperDir(parent)
+	if err != nil {
+		return err
+	}
+	defer up.Release()
+	if err := f.setImpure(parent, up); err != nil {
+		return err
+	}
+	var before unix.Statx_t
+	if err := layers.Stat(up, "", &before); err != nil {
+		return err
+	}
+	if err := c.install(up, name); err != nil {
+		return err
+	}
+	_ = utimens(place{up, ""}, timesOf(&before)) // the directory has not changed for those who see the union
+	c.settle(parent, name)
+	return nil
+}
+
+// install renames the copy to its name, or with an index into that, and links it to its name.
+func (c *copyUp) install(up *layers.File, name string) error {
+	to, toName := up.FD, name
+	if c.index != "" {
+		to, toName = c.f.upper.index, c.index
+	}
+	if err := unix.Renameat2(c.f.upper.work, c.temp, to, toName, unix.RENAME_NOREPLACE); err != nil {
+		return err
+	}
+	c.temp = ""
+	if c.index == "" {
+		return nil
+	}
+	if err := unix.Linkat(to, toName, up.FD, name, 0); err != nil {
+		return err
+	}
+	// From now on the count is relative to the upper inode, which has the name and the one in the index.
+	return c.f.storeLinks(place{layers.Borrow(to), toName}, whiteout.Nlink{Upper: true, Diff: int32(c.st.Nlink) - 2})
+}
+
+// publishNameless keeps the copy of a file that was unlinked and is still open.
+func (c *copyUp) publishNameless() error {
+	pin, err := c.f.openPin(place{layers.Borrow(c.f.upper.work), c.temp}, c.n)
+	if err != nil {
+		return err
+	}
+	if err := removeAll(c.f.upper.work, c.temp); err != nil {
+		pin.Release()
+		return err
+	}
+	c.temp = ""
+	c.f.tree.Lock()
+	c.n.extraLocked().pin = pin
+	c.f.tree.Unlock()
+	c.settle(nil, "")
+	return nil
+}
+
+// settle makes the node one of the upper layer. What was open of the lower file is let go after that, so that whoever
+// opens its data from here on finds the copy.
+func (c *copyUp) settle(parent *node, name string) {
+	f, n := c.f, c.n
+	f.tree.Lock()
+	if c.metaOnly {
+		x := n.extraLocked()
+		if !x.metacopy {
+			x.metacopy, x.data, x.dataName = true, n.lower, n.lowerName
+		}
+	} else if n.ext != nil {
+		n.ext.metacopy, n.ext.data = false, nil
+	}
+	n.upper.Store(c.ino)
+	if c.index != "" {
+		n.extraLocked().index = c.index
+	}
+	if c.broken {
+		n.ino.Store(f.stack.Ino(f.stack.Upper.Dev(), c.ino))
+	}
+	if parent != nil && parent.dir.listing != nil {
+		if e := parent.dir.listing.Find(name); e != nil {
+			e.Place, e.Ino, e.Covers = layers.InUpper, c.ino, true
+		}
+	}
+	f.tree.Unlock()
+	if n.dir == nil && !c.metaOnly {
+		f.stack.Cache.Drop(fileKey(n))
+		f.backings.Drop(n.id)
+	}
+	// The copy has other times, maybe another link count, and its directory has changed as well.
+	f.attributesChanged(n)
+	if parent != nil {
+		f.attributesChanged(parent)
+	}
+}
+
+// completeMetacopy copies the data of a file of which the upper layer has the metadata (ovl_copy_up_meta_inode_data). Until
+// the mark is taken off, readers go on with the lower data.
+func (f *FS) completeMetacopy(cancel <-chan struct{}, n *node, limit int64) error {
+	p, err := f.upperPlace(n)
+	if err != nil {
+		return err
+	}
+	defer p.Release()
+	var st unix.Statx_t
+	if err := layers.Stat(p.File, p.name, &st); err != nil {
+		return err
+	}
+	fd, err := openForCopy(p)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	from, err := f.openData(n, f.dataState(n))
+	if err != nil {
+		return err
+	}
+	defer from.Release()
+	if err := f.fillMetacopy(cancel, from.FD, fd, &st, limit); err != nil {
+		return err
+	}
+	if err := layers.Removexattr(fd, "", f.stack.Namespace().Metacopy()); err != nil {
+		return err
+	}
+	f.tree.Lock()
+	n.ext.metacopy, n.ext.data = false, nil
+	f.tree.Unlock()
+	f.stack.Cache.Drop(fileKey(n))
+	f.backings.Drop(n.id)
+	f.copyUps.Add(1)
+	return nil
+}
+
+func openForCopy(p place) (int, error) {
+	if p.name == "" {
+		return unix.Open(procName(p), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	}
+	return layers.OpenFile(p.File, p.name, unix.O_RDWR)
+}
+
+// fillMetacopy writes the data and puts back what writing changed: the capabilities and the times.
+func (f *FS) fillMetacopy(cancel <-chan struct{}, from, to int, st *unix.Statx_t, limit int64) error {
+	const capability = "security.capability"
+	caps, capErr := layers.ReadXattr(to, "", capability)
+	size := min(int64(st.Size), limit)
+	if err := copyData(cancel, from, to, size); err != nil {
+		return err
+	}
+	f.copied.Add(uint64(size))
+	if capErr == nil {
+		if err := layers.Setxattr(to, "", capability, caps, 0); err != nil {
+			return err
+		}
+	}
+	if err := utimens(place{layers.Borrow(to), ""}, timesOf(st)); err != nil {
+		return err
+	}
+	return f.syncFile(to, false)
+}

@@ -1,0 +1,2 @@
+// Package unionfs serves a union of layers through FUSE.
+package unionfs

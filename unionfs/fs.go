@@ -1,0 +1,225 @@
+package unionfs
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfs-deep/unionfs-deep/perf"
+	"github.com/unionfs-deep/unionfs-deep/unionfs/layers"
+	"github.com/unionfs-deep/unionfs-deep/whiteout"
+)
+
+// FS is a union file system, served by one FUSE connection. See the package comment for its parts and their locks.
+type FS struct {
+	fuse.RawFileSystem // answers ENOSYS to what is not defined here
+
+	opts    Options
+	log     *slog.Logger
+	stack   *layers.Stack
+	creds   credentials
+	upper   *upperLayer // nil for a read-only union
+	conn    atomic.Pointer[perf.Conn]
+	ready   chan struct{}
+	profile perf.Profile
+	owners  ownerCheck
+
+	root *node
+
+	// tree guards the inode table and all that ties nodes to names: each field of node and directory that says so. It is
+	// held for work in memory alone.
+	tree      sync.RWMutex
+	nodes     map[uint64]*node   // by node id
+	mostNodes int                // the most that nodes has held since it was made
+	lastID    uint64             // node id given last
+	byInode   map[inodeKey]*node // nodes with several names in their layer
+	handles   handleTable        // forgotten nodes for which file handles may be around
+	copyUps   atomic.Uint64
+	copied    atomic.Uint64 // bytes that copy-ups have written
+	backings  *perf.Backings
+	opens     opens
+
+	uuidsOnce sync.Once
+	uuids     map[[16]byte]*layers.Layer // a lower layer on each file system, by its UUID
+}
+
+// inodeKey names an inode that has several names in its layer.
+type inodeKey struct {
+	upper bool
+	ino   uint64 // of the upper layer, or as the union numbers it
+}
+
+// New opens the layers, prepares the work directory and returns a union that is ready to be served. An error names the
+// layer or directory it is about; the descriptors are closed then and nothing has changed on disk.
+func New(o Options) (*FS, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	ns := whiteout.Trusted
+	if o.UserXattr {
+		ns = whiteout.User
+	}
+	stack, err := layers.Open(layers.Config{
+		Upper: o.Upper, Lower: o.Lower, Data: o.Data,
+		Namespace:  ns,
+		Redirect:   o.RedirectDir != RedirectNoFollow && !o.UserXattr,
+		Metacopy:   o.Metacopy,
+		AUFS:       o.AUFSWhiteouts,
+		MountPoint: o.MountPoint, Descriptors: descriptorBudget(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	f := &FS{
+		RawFileSystem: fuse.NewDefaultRawFileSystem(),
+		opts:          o, log: o.Log, stack: stack,
+		ready:   make(chan struct{}),
+		nodes:   make(map[uint64]*node),
+		byInode: make(map[inodeKey]*node),
+		lastID:  fuse.FUSE_ROOT_ID,
+	}
+	if f.log == nil {
+		f.log = slog.New(slog.DiscardHandler)
+	}
+	if err := f.start(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// start makes what needs the layers to be open.
+func (f *FS) start() error {
+	f.creds = newCredentials()
+	f.owners = newOwnerCheck()
+	if f.stack.Upper != nil {
+		up, err := openUpper(f.stack, f.opts)
+		if err != nil {
+			return err
+		}
+		f.upper = up
+	}
+	return f.makeRoot()
+}
+
+// descriptorBudget is how many idle descriptors are kept: half of what the process may open, since requests, pinned files
+// and the rest of the program need theirs.
+func descriptorBudget() int {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		return 256
+	}
+	return int(max(16, min(lim.Cur/2, 4096)))
+}
+
+// Serve answers the requests of a mounted /dev/fuse descriptor until the file system is unmounted. Before it returns, all
+// that was written has been synced to the upper layer (unless volatile).
+func (f *FS) Serve(dev *os.File) error {
+	conn, err := perf.NewConn(dev, f, f.mountOptions(), perf.Config{ThreadInit: f.creds.initThread, Log: f.log})
+	if err != nil {
+		return err
+	}
+
+	f.backings = perf.NewBackings(conn, f.opts.Backings)
+	f.addValues(conn.Counters())
+	f.conn.Store(conn)
+	go func() {
+		<-conn.Ready()
+		close(f.ready)
+	}()
+	err = conn.Serve()
+	if f.upper != nil {
+		if serr := f.upper.sync(); err == nil && serr != nil {
+			err = fmt.Errorf("sync %s: %w", f.opts.Upper, serr)
+		}
+	}
+	return err
+}
+
+// Ready is closed once the kernel and the union have agreed on the protocol and requests are answered.
+func (f *FS) Ready() <-chan struct{} { return f.ready }
+
+// Close gives back the descriptors and the work directory's lock. It is called after Serve has returned.
+func (f *FS) Close() error {
+	f.stack.Close()
+	if f.upper != nil {
+		f.upper.close()
+	}
+	return nil
+}
+
+// String names the file system, for go-fuse.
+func (f *FS) String() string { return "unionfs-deep" }
+
+// writable returns EROFS where nothing may be written.
+func (f *FS) writable() error {
+	if f.upper == nil || f.opts.ReadOnly {
+		return unix.EROFS
+	}
+	return nil
+}
+
+// mountOptions are what the connection is set up with: which requests the kernel leaves to itself.
+func (f *FS) mountOptions() *fuse.MountOptions {
+	f.profile = f.opts.profile()
+	caching := f.profile != perf.Off
+	o := &fuse.MountOptions{
+		Name: "unionfs-deep", MaxWrite: 1 << 20, MaxBackground: 64,
+		EnableAcl:                true,
+		EnableSymlinkCaching:     caching,
+		ExplicitDataCacheControl: caching,
+		ExtraCapabilities: fuse.CAP_DONT_MASK | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_EXPORT_SUPPORT |
+			fuse.CAP_SETXATTR_EXT | fuse.CAP_ASYNC_DIO | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
+		DisabledCapabilities: fuse.CAP_PASSTHROUGH,
+	}
+	if f.profile == perf.Cache {
+		o.ExtraCapabilities |= fuse.CAP_NO_OPEN_SUPPORT | fuse.CAP_NO_OPENDIR_SUPPORT
+	} else {
+		o.ExtraCapabilities |= fuse.CAP_ATOMIC_O_TRUNC
+		o.DisabledCapabilities |= fuse.CAP_NO_OPEN_SUPPORT
+	}
+	if f.profile == perf.Passthrough {
+		o.DisabledCapabilities &^= fuse.CAP_PASSTHROUGH
+		o.MaxStackDepth = 1
+	}
+	if f.opts.Writeback && f.profile != perf.Passthrough {
+		o.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
+	}
+	return o
+}
+
+// entryTime and attrTime are how long the kernel may keep what it was told. It may be for ever: lower layers do not change,
+// and the upper one changes through this union alone.
+func (f *FS) validity() (sec uint64, nsec uint32) {
+	if f.profile == perf.Off {
+		return 0, 0
+	}
+	return uint64(f.opts.Timeout / time.Second), uint32(f.opts.Timeout % time.Second)
+}
+
+// status turns an error into what FUSE is told.
+func status(err error) fuse.Status {
+	switch e := err.(type) {
+	case nil:
+		return fuse.OK
+	case unix.Errno:
+		return fuse.Status(e)
+	}
+	return fuse.ToStatus(err)
+}
+
+// SetDebug is required by go-fuse and does nothing: the connection logs.
+func (f *FS) SetDebug(bool) {}
+
+// Init is required by go-fuse and does nothing: the connection is not go-fuse's.
+func (f *FS) Init(*fuse.Server) {}
+
+// OnUnmount is called by the connection when the last request has been answered.
+func (f *FS) OnUnmount() { runtime.KeepAlive(f) }

@@ -1,0 +1,274 @@
+package unionfs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfs-deep/unionfs-deep/unionfs/layers"
+)
+
+// GetAttr answers a node's attributes.
+func (f *FS) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	n, err := f.node(in.NodeId)
+	if err != nil {
+		return status(err)
+	}
+	return status(f.attr(n, out))
+}
+
+func (f *FS) attr(n *node, out *fuse.AttrOut) error {
+	var st unix.Statx_t
+	if err := f.stat(n, &st); err != nil {
+		return err
+	}
+	out.AttrValid, out.AttrValidNsec = f.validity()
+	fillAttr(&out.Attr, &st)
+	return nil
+}
+
+// Statx answers a node's attributes with the time of birth.
+func (f *FS) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
+	n, err := f.node(in.NodeId)
+	if err != nil {
+		return status(err)
+	}
+	var st unix.Statx_t
+	if err := f.stat(n, &st); err != nil {
+		return status(err)
+	}
+	out.AttrValid, out.AttrValidNsec = f.validity()
+	out.Statx.FromStatx(&st)
+	return fuse.OK
+}
+
+// stat returns a node's attributes as the union shows them (ovl_getattr): those of the topmost inode, with an inode number
+// that stays over copy-up and the link count that the union gives it.
+func (f *FS) stat(n *node, st *unix.Statx_t) error {
+	*st = unix.Statx_t{}
+	return f.statKnown(n, st)
+}
+
+// statKnown is stat with the attributes of the topmost inode, unless st is empty, where they have just been read.
+func (f *FS) statKnown(n *node, st *unix.Statx_t) error {
+	if st.Mask == 0 {
+		if err := f.statReal(n, st); err != nil {
+			return err
+		}
+	}
+	if uint32(st.Mode)&unix.S_IFMT != n.kind {
+		return unix.ESTALE // a lower layer changed under us
+	}
+	st.Ino = n.ino.Load()
+	if n.dir != nil {
+		if n.merged() {
+			st.Nlink = 1 // nobody counts the subdirectories; find(1) takes 1 for "not known"
+		}
+		return nil
+	}
+	f.tree.RLock()
+	x := n.ext
+	if x == nil {
+		f.tree.RUnlock()
+		return nil
+	}
+	gone, meta, data, name, indexed := x.gone, x.metacopy, x.data, x.dataName, x.index != ""
+	f.tree.RUnlock()
+	if indexed {
+		if err := f.indexedLinks(n, st); err != nil {
+			return err
+		}
+	} else if gone && n.upper.Load() == 0 {
+		st.Nlink = 0
+	}
+	if meta && data != nil {
+		return f.dataBlocks(*data, name, st)
+	}
+	return nil
+}
+
+// dataBlocks puts in how much room a metacopy file's data takes.
+func (f *FS) dataBlocks(at layers.Place, name string, st *unix.Statx_t) error {
+	dir, err := f.stack.OpenDir(at)
+	if err != nil {
+		return err
+	}
+	defer dir.Release()
+	var data unix.Statx_t
+	if err := layers.Stat(dir, name, &data); err != nil {
+		return err
+	}
+	st.Blocks = data.Blocks
+	return nil
+}
+
+func fillAttr(a *fuse.Attr, st *unix.Statx_t) {
+	a.Ino, a.Size, a.Blocks, a.Blksize = st.Ino, st.Size, st.Blocks, st.Blksize
+	a.Mode, a.Nlink = uint32(st.Mode), st.Nlink
+	a.Uid, a.Gid = st.Uid, st.Gid
+	a.Rdev = uint32(unix.Mkdev(st.Rdev_major, st.Rdev_minor))
+	a.Atime, a.Atimensec = uint64(st.Atime.Sec), st.Atime.Nsec
+	a.Mtime, a.Mtimensec = uint64(st.Mtime.Sec), st.Mtime.Nsec
+	a.Ctime, a.Ctimensec = uint64(st.Ctime.Sec), st.Ctime.Nsec
+}
+
+// SetAttr changes attributes. The kernel holds the inode's lock meanwhile, so that its name stays.
+func (f *FS) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	n, err := f.node(in.NodeId)
+	if err == nil {
+		err = f.setAttr(cancel, n, in)
+	}
+	if err != nil {
+		return status(err)
+	}
+	return status(f.attr(n, out))
+}
+
+func (f *FS) setAttr(cancel <-chan struct{}, n *node, in *fuse.SetAttrIn) error {
+	if err := f.writable(); err != nil {
+		return err
+	}
+	if size, ok := in.GetSize(); ok {
+		if err := f.truncate(cancel, n, size, in); err != nil {
+			return err
+		}
+	} else if err := f.copyUpMeta(cancel, n); err != nil {
+		return err
+	}
+	p, err := f.upperPlace(n)
+	if err != nil {
+		return err
+	}
+	defer p.Release()
+	const what = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_SIZE | fuse.FATTR_ATIME | fuse.FATTR_MTIME
+	if in.Valid&what == 0 {
+		return f.changeNothing(p, n, in)
+	}
+	if err := f.chown(p, n, in); err != nil {
+		return err
+	}
+	if mode, ok := in.GetMode(); ok {
+		if err := chmod(p, mode); err != nil {
+			return err
+		}
+	}
+	return setTimes(p, in)
+}
+
+// truncate sets a file's size. What lies beyond is not copied up first.
+func (f *FS) truncate(cancel <-chan struct{}, n *node, size uint64, in *fuse.SetAttrIn) error {
+	if n.kind != unix.S_IFREG {
+		return unix.EINVAL
+	}
+	if err := f.copyUpData(cancel, n, int64(size)); err != nil {
+		return err
+	}
+	file, err := f.data(n)
+	if err != nil {
+		return err
+	}
+	defer file.Release()
+	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
+		if _, err := killSuidgid(place{file, ""}, &in.Caller); err != nil {
+			return err
+		}
+	}
+	return unix.Ftruncate(file.FD, int64(size))
+}
+
+// changeNothing is a chown(2) that names no owner: set-id bits go, and the time of change is set. (The kernel sends the same
+// before root writes to a file with capabilities, where set-id bits should stay: the two cannot be told apart.)
+func (f *FS) changeNothing(p place, n *node, in *fuse.SetAttrIn) error {
+	if n.kind == unix.S_IFREG && in.Uid != 0 {
+		if err := dropForeignSgid(p, &in.Caller); err != nil {
+			return err
+		}
+	}
+	return unix.Fchownat(p.FD, p.name, -1, -1, unix.AT_SYMLINK_NOFOLLOW|emptyPath(p.name))
+}
+
+// chown changes the owner. The layer's file system drops set-id bits and capabilities as chown(2) says; a set-group-id bit
+// of a file that its group may not execute goes only if the caller is not of that group (setattr_should_drop_sgid), which
+// the server, being root, has to see to.
+func (f *FS) chown(p place, n *node, in *fuse.SetAttrIn) error {
+	uid, hasUID := in.GetUID()
+	gid, hasGID := in.GetGID()
+	if !hasUID && !hasGID {
+		return nil
+	}
+	to := func(has bool, id uint32) int {
+		if !has {
+			return -1
+		}
+		return int(id)
+	}
+	if n.kind == unix.S_IFREG && in.Uid != 0 {
+		if err := dropForeignSgid(p, &in.Caller); err != nil {
+			return err
+		}
+	}
+	return unix.Fchownat(p.FD, p.name, to(hasUID, uid), to(hasGID, gid), unix.AT_SYMLINK_NOFOLLOW|emptyPath(p.name))
+}
+
+func emptyPath(name string) int {
+	if name == "" {
+		return unix.AT_EMPTY_PATH
+	}
+	return 0
+}
+
+// chmod changes the mode without following a symbolic link.
+func chmod(p place, mode uint32) error {
+	err := unix.Fchmodat(p.FD, p.name, mode, unix.AT_SYMLINK_NOFOLLOW|emptyPath(p.name)) // fchmodat2, Linux 6.6
+	if err == unix.EOPNOTSUPP || err == unix.ENOSYS || err == unix.EINVAL {
+		return unix.Chmod(procName(p), mode)
+	}
+	return err
+}
+
+// setTimes changes the times that the request has.
+func setTimes(p place, in *fuse.SetAttrIn) error {
+	const either = fuse.FATTR_ATIME | fuse.FATTR_MTIME
+	if in.Valid&either == 0 {
+		return nil
+	}
+	ts := [2]unix.Timespec{
+		timespec(in.Valid, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec),
+		timespec(in.Valid, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec),
+	}
+	return utimens(p, &ts)
+}
+
+func timespec(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
+	switch {
+	case valid&set == 0:
+		return unix.Timespec{Nsec: unix.UTIME_OMIT}
+	case valid&now != 0:
+		return unix.Timespec{Nsec: unix.UTIME_NOW}
+	}
+	return unix.Timespec{Sec: int64(sec), Nsec: int64(nsec)}
+}
+
+func utimens(p place, ts *[2]unix.Timespec) error {
+	if p.name == "" {
+		return unix.UtimesNanoAt(unix.AT_FDCWD, procName(p), ts[:], 0)
+	}
+	return unix.UtimesNanoAt(p.FD, p.name, ts[:], unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// Readlink returns a symbolic link's target.
+func (f *FS) Readlink(cancel <-chan struct{}, h *fuse.InHeader) (target []byte, code fuse.Status) {
+	n, err := f.node(h.NodeId)
+	if err != nil {
+		return nil, status(err)
+	}
+	err = f.real(n, func(p place) (uint64, error) {
+		var err error
+		if target, err = layers.Readlink(p.File, p.name); err != nil || p.name == "" {
+			return n.upper.Load(), err
+		}
+		var st unix.Statx_t
+		err = layers.Stat(p.File, p.name, &st)
+		return st.Ino, err
+	})
+	return target, status(err)
+}

@@ -1,0 +1,196 @@
+package unionfs
+
+import (
+	"encoding/binary"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfs-deep/unionfs-deep/unionfs/layers"
+	"github.com/unionfs-deep/unionfs-deep/whiteout"
+)
+
+// encodeOrigin is the value of overlay.origin for a lower inode: its file handle, or nothing where it has none
+// (ovl_get_origin_fh).
+func encodeOrigin(p place, upper bool) []byte {
+	flags := 0
+	if p.name == "" {
+		flags = unix.AT_EMPTY_PATH
+	}
+	handle, _, err := unix.NameToHandleAt(p.FD, p.name, flags)
+	if err != nil {
+		return nil
+	}
+	uuid, err := fsUUID(p.FD)
+	if err != nil {
+		return nil
+	}
+	origin, err := whiteout.NewOrigin(uuid, handle.Type(), handle.Bytes(), upper)
+	if err != nil {
+		return nil
+	}
+	return origin.Bytes()
+}
+
+// fsUUID asks a file system for its UUID (FS_IOC_GETFSUUID, Linux 6.9).
+func fsUUID(fd int) (uuid [16]byte, err error) {
+	const getFSUUID = 0x80111500 // _IOR(0x15, 0, struct fsuuid2)
+	var arg struct {
+		len  uint8
+		uuid [16]byte
+	}
+	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), getFSUUID, uintptr(unsafe.Pointer(&arg)))
+	if e != 0 {
+		return uuid, e
+	}
+	return arg.uuid, nil
+}
+
+// fixUpperFile gives an upper file the inode number of the lower one that it was copied up from (ovl_getattr), and finds
+// it in the index.
+func (f *FS) fixUpperFile(n *node, up *layers.File, name string) {
+	value, err := layers.ReadXattr(up.FD, name, f.stack.Namespace().Origin())
+	if err != nil || len(value) == 0 {
+		return
+	}
+	origin, err := whiteout.ParseOrigin(value)
+	if err != nil {
+		return
+	}
+	if ino, ok := f.originInode(origin); ok {
+		n.ino.Store(ino)
+	}
+	f.findIndex(n, origin.IndexName())
+}
+
+// originInode returns the union's number for the lower inode that an origin names, if some layer's file system still has
+// it, with one name.
+func (f *FS) originInode(o whiteout.Origin) (uint64, bool) {
+	layer := f.layerOf(o.UUID)
+	if layer == nil {
+		return 0, false
+	}
+	root, err := f.stack.OpenDir(layers.Place{Layer: layer})
+	if err != nil {
+		return 0, false
+	}
+	defer root.Release()
+	fd, err := unix.OpenByHandleAt(root.FD, unix.NewFileHandle(int32(o.FIDType), o.Handle), unix.O_PATH)
+	if err == unix.EPERM {
+		// Without CAP_DAC_READ_SEARCH the number is still to be read off the handle.
+		ino, ok := inodeInHandle(o)
+		return f.stack.Ino(layer.Dev(), ino), ok
+	}
+	if err != nil {
+		return 0, false
+	}
+	defer unix.Close(fd)
+	var st unix.Statx_t
+	if err := layers.StatFD(fd, "", &st); err != nil || st.Nlink != 1 && !f.opts.Index {
+		return 0, false
+	}
+	return f.stack.InoOf(&st), true
+}
+
+// inodeInHandle reads the inode number from the handles of file systems that are known to put it there.
+func inodeInHandle(o whiteout.Origin) (uint64, bool) {
+	const (
+		ino32Gen  = 0x01 // ext4, and with three words tmpfs
+		btrfs     = 0x4d
+		xfsIno64  = 0x81
+		word      = 4
+		tmpfsSize = 3 * word
+	)
+	h := o.Handle
+	switch {
+	case o.FIDType == ino32Gen && len(h) == tmpfsSize:
+		return uint64(binary.NativeEndian.Uint32(h[word:])) | uint64(binary.NativeEndian.Uint32(h[2*word:]))<<32, true
+	case o.FIDType == ino32Gen && len(h) >= word:
+		return uint64(binary.NativeEndian.Uint32(h)), true
+	case (o.FIDType == btrfs || o.FIDType == xfsIno64) && len(h) >= 2*word:
+		return binary.NativeEndian.Uint64(h), true
+	}
+	return 0, false
+}
+
+// layerOf returns a lower layer on the file system with a UUID.
+func (f *FS) layerOf(uuid [16]byte) *layers.Layer {
+	f.uuidsOnce.Do(f.readUUIDs)
+	return f.uuids[uuid]
+}
+
+// readUUIDs asks each file system once.
+func (f *FS) readUUIDs() {
+	f.uuids = make(map[[16]byte]*layers.Layer)
+	seen := make(map[uint64]bool)
+	for _, l := range f.stack.Lower {
+		if seen[l.Dev()] {
+			continue
+		}
+		seen[l.Dev()] = true
+		root, err := f.stack.OpenDir(layers.Place{Layer: l})
+		if err != nil {
+			continue
+		}
+		if uuid, err := fsUUID(root.FD); err == nil {
+			f.uuids[uuid] = l
+		}
+		root.Release()
+	}
+}
+
+// fixUpperDirectory gives a merged directory the inode number of its topmost lower one, and reads whether it is impure.
+func (f *FS) fixUpperDirectory(n, parent *node, up *layers.File, name string) error {
+	value, err := layers.ReadXattr(up.FD, name, f.stack.Namespace().Impure())
+	if err == nil && whiteout.ParseImpure(value) {
+		n.dir.impure.Store(true)
+	}
+	if len(n.dir.places) > 0 && f.writable() == nil {
+		f.completeOrigin(n, parent, up, name)
+	}
+	return f.fixDirectoryIno(n)
+}
+
+// completeOrigin gives a merged upper directory that was not copied up, but met a lower one when it was mounted, the origin
+// that makes its inode number last (ovl_fix_origin). That it cannot is no error.
+func (f *FS) completeOrigin(n, parent *node, up *layers.File, name string) {
+	ns := f.stack.Namespace()
+	if _, err := layers.Getxattr(up, name, ns.Origin(), nil); err != unix.ENODATA {
+		return
+	}
+	p, err := f.lowerPlace(n)
+	if err != nil {
+		return
+	}
+	defer p.Release()
+	if layers.Setxattr(up.FD, name, ns.Origin(), encodeOrigin(p, false), 0) == nil {
+		_ = f.setImpure(parent, up)
+	}
+}
+
+// fixDirectoryIno gives a merged directory the inode number of its topmost lower one.
+func (f *FS) fixDirectoryIno(n *node) error {
+	if len(n.dir.places) == 0 || n.upper.Load() == 0 {
+		return nil
+	}
+	var st unix.Statx_t
+	if err := f.statLower(n, &st); err != nil {
+		return err
+	}
+	n.ino.Store(f.stack.InoOf(&st))
+	return nil
+}
+
+// setImpure marks an upper directory as holding entries that came from below, whose inode numbers readdir has to look up
+// (ovl_set_impure).
+func (f *FS) setImpure(n *node, up *layers.File) error {
+	if n.dir.impure.Load() {
+		return nil
+	}
+	err := layers.Setxattr(up.FD, "", f.stack.Namespace().Impure(), []byte(whiteout.ImpureValue), 0)
+	if err != nil && err != unix.EOPNOTSUPP && err != unix.EPERM {
+		return err
+	}
+	n.dir.impure.Store(true)
+	return nil
+}

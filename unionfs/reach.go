@@ -1,0 +1,248 @@
+package unionfs
+
+import (
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfs-deep/unionfs-deep/unionfs/layers"
+)
+
+// How a node is reached in its layers. Names in the upper layer change under those who use them, so whoever reaches a node
+// by a name there compares the inode number, and begins again where another file has taken the name: no lock is held while
+// a file is opened.
+
+// retries bounds how often a name that keeps changing is looked for again.
+const retries = 1000
+
+// upperDir returns the open upper directory of a directory, or nil where it has none.
+func (f *FS) upperDir(n *node) (*layers.File, error) {
+	ino := n.upper.Load()
+	if ino == 0 {
+		return nil, nil
+	}
+	key := layers.Key{Ino: ino}
+	for range retries {
+		if file := f.stack.Cache.Get(key); file != nil {
+			return file, nil
+		}
+		path, ok := n.path(f)
+		if !ok {
+			return nil, unix.ENOENT
+		}
+		fd, err := f.upper.openDir(path)
+		if err == nil {
+			var st unix.Stat_t
+			if err = unix.Fstat(fd, &st); err == nil && st.Ino == ino {
+				return f.stack.Cache.Put(key, fd, true), nil
+			}
+			unix.Close(fd)
+		} else if err != unix.ENOENT && err != unix.ENOTDIR {
+			return nil, err
+		}
+		runtime.Gosched()
+	}
+	return nil, unix.ESTALE
+}
+
+// place is where an inode is: a name in an open directory, or with an empty name the open file itself.
+type place struct {
+	*layers.File
+	name string
+}
+
+// upperPlace returns where a node is in the upper layer.
+func (f *FS) upperPlace(n *node) (place, error) {
+	f.tree.RLock()
+	parent, name := n.parent, n.name
+	var pin *layers.File
+	index := ""
+	if n.ext != nil {
+		pin, index = n.ext.pin, n.ext.index
+	}
+	f.tree.RUnlock()
+	if index != "" && pin == nil {
+		return place{layers.Borrow(f.upper.index), index}, nil
+	}
+	if pin != nil && n.dir == nil {
+		if file := f.stack.Cache.Get(pinKey(n)); file != nil {
+			return place{file, ""}, nil
+		}
+	}
+	if n.dir != nil {
+		dir, err := f.upperDir(n)
+		return place{dir, ""}, err
+	}
+	if n.kind == unix.S_IFREG {
+		// Its open data, if that is the upper file's: the descriptor cannot become another file.
+		if file := f.stack.Cache.Get(fileKey(n)); file != nil {
+			if file.Writable {
+				return place{file, ""}, nil
+			}
+			file.Release()
+		}
+	}
+	if parent == nil {
+		return place{}, unix.ENOENT
+	}
+	dir, err := f.upperDir(parent)
+	if err == nil && dir == nil {
+		err = unix.ENOENT
+	}
+	return place{dir, name}, err
+}
+
+// lowerPlace returns where a node's topmost lower inode is.
+func (f *FS) lowerPlace(n *node) (place, error) {
+	if n.dir != nil {
+		dir, err := f.stack.OpenDir(n.dir.places[0])
+		return place{dir, ""}, err
+	}
+	dir, err := f.stack.OpenDir(*n.lower)
+	return place{dir, n.lowerName}, err
+}
+
+// real calls do with the place of a node's topmost inode. For one in the upper layer do returns the inode number that it
+// met; where that is another's, because the name changed hands, it is called again.
+func (f *FS) real(n *node, do func(place) (ino uint64, err error)) error {
+	for range retries {
+		ino := n.upper.Load()
+		find := f.lowerPlace
+		if ino != 0 {
+			find = f.upperPlace
+		}
+		p, err := find(n)
+		if err != nil {
+			if ino != 0 && err == unix.ENOENT {
+				runtime.Gosched()
+				continue
+			}
+			return err
+		}
+		met, err := do(p)
+		p.Release()
+		if ino == 0 || err == nil && met == ino {
+			return err
+		}
+		if err != nil && err != unix.ENOENT {
+			return err
+		}
+		runtime.Gosched()
+	}
+	return unix.ESTALE
+}
+
+// statReal returns the attributes of the topmost inode as its layer has them.
+func (f *FS) statReal(n *node, st *unix.Statx_t) error {
+	return f.real(n, func(p place) (uint64, error) {
+		err := layers.Stat(p.File, p.name, st)
+		return st.Ino, err
+	})
+}
+
+// statLower returns the attributes of the topmost lower inode.
+func (f *FS) statLower(n *node, st *unix.Statx_t) error {
+	p, err := f.lowerPlace(n)
+	if err != nil {
+		return err
+	}
+	defer p.Release()
+	return layers.Stat(p.File, p.name, st)
+}
+
+// fileKey is the cache key of a node's data.
+func fileKey(n *node) layers.Key { return layers.Key{Ino: n.id, File: true} }
+
+// data returns a node's open data, to be released by the caller: of the upper file for reading and writing, of a lower
+// one for reading. ESTALE means that its layer does not hold it any more.
+func (f *FS) data(n *node) (*layers.File, error) {
+	if n.kind != unix.S_IFREG {
+		return nil, unix.EINVAL
+	}
+	for range retries {
+		if file := f.stack.Cache.Get(fileKey(n)); file != nil {
+			return file, nil
+		}
+		state := f.dataState(n)
+		file, err := f.openData(n, state)
+		if err == nil && f.dataState(n) == state {
+			return file, nil
+		}
+		if err == nil {
+			// It was copied up meanwhile: what was opened is out of date.
+			file.Release()
+			f.stack.Cache.Drop(fileKey(n))
+		} else if state.upper == 0 || err != unix.ENOENT && err != unix.ELOOP && err != unix.ENXIO {
+			return nil, err
+		}
+		runtime.Gosched()
+	}
+	return nil, unix.ESTALE
+}
+
+// dataState says where a node's data is: in the upper inode, or in a file of a lower layer.
+type dataState struct {
+	upper uint64
+	lower *layers.Place
+	name  string
+}
+
+func (f *FS) dataState(n *node) dataState {
+	f.tree.RLock()
+	defer f.tree.RUnlock()
+	if n.ext != nil && n.ext.metacopy {
+		return dataState{lower: n.ext.data, name: n.ext.dataName}
+	}
+	if ino := n.upper.Load(); ino != 0 {
+		return dataState{upper: ino}
+	}
+	return dataState{lower: n.lower, name: n.lowerName}
+}
+
+// openData opens data and puts it into the cache.
+func (f *FS) openData(n *node, s dataState) (*layers.File, error) {
+	if s.upper != 0 {
+		return f.openUpperData(n, s.upper)
+	}
+	if s.lower == nil {
+		return nil, unix.ENOENT // a metacopy file without data (ovl_verify_lowerdata)
+	}
+	dir, err := f.stack.OpenDir(*s.lower)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Release()
+	fd, err := layers.OpenFile(dir, s.name, unix.O_RDONLY|unix.O_NOATIME)
+	if err != nil {
+		return nil, err
+	}
+	return f.stack.Cache.Put(fileKey(n), fd, false), nil
+}
+
+// openUpperData opens the upper file for writing too, where its file system lets it. It gives ENOENT where the name was
+// another file's by the time it was opened.
+func (f *FS) openUpperData(n *node, ino uint64) (*layers.File, error) {
+	p, err := f.upperPlace(n)
+	if err != nil {
+		return nil, err
+	}
+	if p.name == "" {
+		return p.File, nil // its pin, or somebody else has just opened it
+	}
+	defer p.Release()
+	writable := true
+	fd, err := layers.OpenFile(p.File, p.name, unix.O_RDWR)
+	if err == unix.EROFS || err == unix.EACCES || err == unix.EPERM || err == unix.ETXTBSY {
+		writable = false
+		fd, err = layers.OpenFile(p.File, p.name, unix.O_RDONLY)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Ino != ino {
+		unix.Close(fd)
+		return nil, unix.ENOENT
+	}
+	return f.stack.Cache.Put(fileKey(n), fd, writable), nil
+}

@@ -1,0 +1,248 @@
+package unionfs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfs-deep/unionfs-deep/unionfs/layers"
+	"github.com/unionfs-deep/unionfs-deep/whiteout"
+)
+
+// Unlink removes a name of a file.
+func (f *FS) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	return status(f.remove(cancel, h.NodeId, name, false))
+}
+
+// Rmdir removes an empty directory.
+func (f *FS) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	return status(f.remove(cancel, h.NodeId, name, true))
+}
+
+func (f *FS) remove(cancel <-chan struct{}, parentID uint64, name string, isDir bool) error {
+	parent, err := f.directory(parentID)
+	if err == nil {
+		err = f.writable()
+	}
+	if err != nil {
+		return err
+	}
+	n, err := f.child(parent, name)
+	if err != nil {
+		return err
+	}
+	defer f.Forget(n.id, 1)
+	if err := f.mayRemove(n, isDir); err != nil {
+		return err
+	}
+	up, err := f.prepareParent(cancel, parent, name)
+	if err != nil {
+		return err
+	}
+	defer up.Release()
+	if err := f.intoIndex(cancel, n); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := f.keep(n); err != nil {
+		return err
+	}
+	parent.dir.mu.Lock()
+	defer parent.dir.mu.Unlock()
+	inUpper, covers, ok := f.entryState(parent, name)
+	if !ok {
+		return unix.ENOENT
+	}
+	if err := f.beforeLinks(n, hiddenBy(!inUpper)); err != nil {
+		return err
+	}
+	if err := f.removeIn(up, name, isDir, inUpper, covers || !inUpper); err != nil {
+		return err
+	}
+	f.unname(parent, name, n)
+	return f.afterUnlink(n)
+}
+
+// mayRemove checks what unlink(2) and rmdir(2) say of the kind of file.
+func (f *FS) mayRemove(n *node, isDir bool) error {
+	if !isDir {
+		if n.dir != nil {
+			return unix.EISDIR
+		}
+		return nil
+	}
+	if n.dir == nil {
+		return unix.ENOTDIR
+	}
+	return f.mustBeEmpty(n)
+}
+
+func (f *FS) mustBeEmpty(n *node) error {
+	if err := f.list(n); err != nil {
+		return err
+	}
+	f.tree.RLock()
+	defer f.tree.RUnlock()
+	if n.dir.listing.Len() > 0 {
+		return unix.ENOTEMPTY
+	}
+	return nil
+}
+
+// entryState says where an entry is: in the upper layer, and over a lower one.
+func (f *FS) entryState(parent *node, name string) (inUpper, covers, ok bool) {
+	f.tree.RLock()
+	defer f.tree.RUnlock()
+	e := parent.dir.listing.Find(name)
+	if e == nil {
+		return false, false, false
+	}
+	return e.Place == layers.InUpper, e.Covers, true
+}
+
+// removeIn takes a name out of an upper directory, and leaves a whiteout where something below is to be hidden.
+func (f *FS) removeIn(up *layers.File, name string, isDir, inUpper, hide bool) error {
+	switch {
+	case !inUpper:
+		return f.whiteout(up, name)
+	case hide:
+		return f.replaceByWhiteout(up, name, isDir)
+	case !isDir:
+		return unix.Unlinkat(up.FD, name, 0)
+	}
+	err := unix.Unlinkat(up.FD, name, unix.AT_REMOVEDIR)
+	if err != unix.ENOTEMPTY && err != unix.EEXIST {
+		return err
+	}
+	// What is left in it are whiteouts.
+	temp := f.upper.temp()
+	if err := unix.Renameat(up.FD, name, f.upper.work, temp); err != nil {
+		return err
+	}
+	return removeAll(f.upper.work, temp)
+}
+
+// whiteout hides a lower name.
+func (f *FS) whiteout(up *layers.File, name string) error {
+	err := unix.Mknodat(up.FD, name, whiteout.DeviceMode, whiteout.DeviceNumber)
+	if err != unix.EPERM {
+		return err
+	}
+	return f.xattrWhiteout(up.FD, name, up)
+}
+
+// xattrWhiteout makes a whiteout of the other kind, where devices may not be made: an empty file with an xattr, in a
+// directory that says that it has such. It is built in the work directory: a file without the xattr would be seen.
+func (f *FS) xattrWhiteout(dir int, name string, up *layers.File) error {
+	ns := f.stack.Namespace()
+	if f.stack.Opaqueness(up, "") == whiteout.NotOpaque {
+		if err := layers.Setxattr(up.FD, "", ns.Opaque(), whiteout.XattrWhiteouts.Bytes(), 0); err != nil {
+			return err
+		}
+	}
+	temp := f.upper.temp()
+	fd, err := unix.Openat(f.upper.work, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	err = layers.Setxattr(fd, "", ns.Whiteout(), nil, 0)
+	unix.Close(fd)
+	if err == nil {
+		err = unix.Renameat2(f.upper.work, temp, dir, name, unix.RENAME_NOREPLACE)
+	}
+	return f.orRemove(temp, err)
+}
+
+// replaceByWhiteout puts a whiteout in the place of an upper file or directory by one rename (ovl_remove_and_whiteout).
+func (f *FS) replaceByWhiteout(up *layers.File, name string, isDir bool) error {
+	temp := f.upper.temp()
+	err := unix.Mknodat(f.upper.work, temp, whiteout.DeviceMode, whiteout.DeviceNumber)
+	if err == unix.EPERM {
+		err = f.xattrWhiteout(f.upper.work, temp, up)
+	}
+	if err != nil {
+		return err
+	}
+	if !isDir {
+		return f.orRemove(temp, unix.Renameat(f.upper.work, temp, up.FD, name))
+	}
+	err = unix.Renameat2(f.upper.work, temp, up.FD, name, unix.RENAME_EXCHANGE)
+	_ = removeAll(f.upper.work, temp)
+	return err
+}
+
+// keep holds on to an upper inode that is about to lose the last name by which it is reached, while the kernel still
+// knows it: it may be open. The caller holds the node's lock.
+func (f *FS) keep(n *node) error {
+	f.tree.RLock()
+	known := n.lookups > 1 // one is our own
+	only := n.ext == nil || len(n.ext.links) == 0
+	pinned := n.ext != nil && n.ext.pin != nil
+	f.tree.RUnlock()
+	if n.upper.Load() == 0 || !known || !only || pinned {
+		return nil
+	}
+	p, err := f.upperPlace(n)
+	if err != nil {
+		return err
+	}
+	defer p.Release()
+	pin, err := f.openPin(p, n)
+	if err != nil {
+		return err
+	}
+	f.tree.Lock()
+	n.extraLocked().pin = pin
+	f.tree.Unlock()
+	return nil
+}
+
+// pinKey is the cache key under which a node's inode is kept open.
+func pinKey(n *node) layers.Key { return layers.Key{Ino: n.id, Path: "pin", File: true} }
+
+// openPin opens an upper inode for as long as its node lives.
+func (f *FS) openPin(p place, n *node) (*layers.File, error) {
+	if n.dir != nil {
+		return f.upperDir(n)
+	}
+	if p.name == "" {
+		if file := f.stack.Cache.Get(fileKey(n)); file != nil {
+			return file, nil // its data is open anyway
+		}
+		return nil, unix.ESTALE
+	}
+	if n.kind == unix.S_IFREG {
+		if fd, err := layers.OpenFile(p.File, p.name, unix.O_RDWR); err == nil {
+			return f.stack.Cache.Put(pinKey(n), fd, true), nil
+		}
+	}
+	fd, err := unix.Openat(p.FD, p.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return f.stack.Cache.Put(pinKey(n), fd, false), nil
+}
+
+// unname takes a name from a node, in memory.
+func (f *FS) unname(parent *node, name string, n *node) {
+	f.tree.Lock()
+	if f.detachLocked(n, parent, name) {
+		n.extraLocked().gone = true
+	}
+	parent.dir.listing.Remove(name)
+	f.handles.remove(parent, name)
+	f.tree.Unlock()
+	if n.dir == nil {
+		return
+	}
+	if f.isPinned(n) {
+		return // closeNode lets go of it
+	}
+	f.stack.Cache.Drop(layers.Key{Ino: n.upper.Load()})
+}
+
+func (f *FS) isPinned(n *node) bool {
+	f.tree.RLock()
+	defer f.tree.RUnlock()
+	return n.ext != nil && n.ext.pin != nil
+}

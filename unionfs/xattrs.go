@@ -1,0 +1,161 @@
+package unionfs
+
+import (
+	"strings"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfs-deep/unionfs-deep/unionfs/layers"
+	"github.com/unionfs-deep/unionfs-deep/whiteout"
+)
+
+// GetXAttr reads an xattr of the topmost inode. The union's own are not seen: a name in their space is that of a nested
+// overlay, and kept escaped (ovl_own_xattr_get).
+func (f *FS) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
+	n, err := f.node(h.NodeId)
+	if err != nil {
+		return 0, status(err)
+	}
+	name, err := f.storedName(attr)
+	if err != nil {
+		return 0, status(err)
+	}
+	size, err := f.getxattr(n, name, dest)
+	return uint32(size), status(err)
+}
+
+func (f *FS) getxattr(n *node, attr string, dest []byte) (size int, err error) {
+	err = f.real(n, func(p place) (uint64, error) {
+		var xerr error
+		size, xerr = layers.Getxattr(p.File, p.name, attr, dest)
+		if xerr == unix.ENOENT || n.upper.Load() == 0 || p.name == "" {
+			return n.upper.Load(), xerr
+		}
+		var st unix.Statx_t
+		if err := layers.Stat(p.File, p.name, &st); err != nil || st.Ino != n.upper.Load() {
+			return st.Ino, err
+		}
+		return st.Ino, xerr
+	})
+	return size, err
+}
+
+// storedName is the name under which the layers keep an xattr that is seen as attr.
+func (f *FS) storedName(attr string) (string, error) {
+	ns := f.stack.Namespace()
+	if attr == string(ns) {
+		return "", unix.EINVAL
+	}
+	name := ns.Escape(attr)
+	if len(name) > whiteout.MaxXattrName {
+		return "", unix.EOPNOTSUPP
+	}
+	return name, nil
+}
+
+// ListXAttr lists the names of the xattrs of the topmost inode: of trusted ones only to root.
+func (f *FS) ListXAttr(cancel <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	n, err := f.node(h.NodeId)
+	if err != nil {
+		return 0, status(err)
+	}
+	names, err := f.listxattr(n)
+	if err != nil {
+		return 0, status(err)
+	}
+	size := 0
+	for _, name := range names {
+		if f.stack.Namespace().Private(name) || strings.HasPrefix(name, "trusted.") && h.Uid != 0 {
+			continue
+		}
+		name = f.stack.Namespace().Unescape(name)
+		if size+len(name)+1 <= len(dest) {
+			copy(dest[size:], name)
+			dest[size+len(name)] = 0
+		}
+		size += len(name) + 1
+	}
+	if size > len(dest) {
+		return uint32(size), fuse.ERANGE
+	}
+	return uint32(size), fuse.OK
+}
+
+func (f *FS) listxattr(n *node) (names []string, err error) {
+	err = f.real(n, func(p place) (uint64, error) {
+		var st unix.Statx_t
+		var xerr error
+		names, xerr = layers.Listxattr(p.FD, p.name)
+		if xerr != nil {
+			return n.upper.Load(), xerr
+		}
+		err := layers.Stat(p.File, p.name, &st)
+		return st.Ino, err
+	})
+	return names, err
+}
+
+// SetXAttr sets an xattr, after copying the file up.
+func (f *FS) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
+	return status(f.changeXattr(cancel, in.NodeId, attr, func(p place, name string) error {
+		if err := layers.Setxattr(p.FD, p.name, name, data, int(in.Flags)); err != nil {
+			return err
+		}
+		if in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0 {
+			return killSgid(p)
+		}
+		return nil
+	}))
+}
+
+// RemoveXAttr removes an xattr. That the file has none such is found out before it is copied up (ovl_xattr_set).
+func (f *FS) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string) fuse.Status {
+	n, err := f.node(h.NodeId)
+	if err != nil {
+		return status(err)
+	}
+	if n.upper.Load() == 0 {
+		if _, st := f.GetXAttr(cancel, h, attr, nil); !st.Ok() {
+			return st
+		}
+	}
+	return status(f.changeXattr(cancel, h.NodeId, attr, func(p place, name string) error {
+		return layers.Removexattr(p.FD, p.name, name)
+	}))
+}
+
+func (f *FS) changeXattr(cancel <-chan struct{}, id uint64, attr string, change func(p place, name string) error) error {
+	n, err := f.node(id)
+	if err != nil {
+		return err
+	}
+	if err := f.writable(); err != nil {
+		return err
+	}
+	name, err := f.storedName(attr)
+	if err != nil {
+		return err
+	}
+	if err := f.copyUpMeta(cancel, n); err != nil {
+		return err
+	}
+	p, err := f.upperPlace(n)
+	if err != nil {
+		return err
+	}
+	defer p.Release()
+	if n.dir != nil {
+		defer n.dir.noDefaultACL.Store(false)
+	}
+	return change(p, name)
+}
+
+// killSgid drops the set-group-id bit.
+func killSgid(p place) error {
+	var st unix.Statx_t
+	if err := layers.Stat(p.File, p.name, &st); err != nil || st.Mode&unix.S_ISGID == 0 {
+		return err
+	}
+	return chmod(p, uint32(st.Mode)&07777&^unix.S_ISGID)
+}

@@ -1,0 +1,139 @@
+package overlayfallback
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Unmount unmounts the union on target, whichever route and process made it. On the FUSE route it returns when the server has
+// written everything and let go, a daemon when it has ended, or when ctx ends. As an ordinary user it goes through fusermount3.
+// If files in the mount are in use it fails with EBUSY and the mount goes on. The errors are *Error.
+func Unmount(ctx context.Context, target string) error {
+	m, err := unionAt(target)
+	if err != nil {
+		return &Error{Op: "unmount", Target: target, Err: err, Hint: unmountHint(err)}
+	}
+	var holders []holder
+	if m.fsType == FSType {
+		holders = holdersOf(m.minor())
+	}
+	defer func() {
+		for _, h := range holders {
+			unix.Close(h.handle)
+		}
+	}()
+	if err := detach(ctx, m); err != nil {
+		return &Error{Op: "unmount", Target: target, Err: err, Hint: unmountHint(err)}
+	}
+	for _, h := range holders {
+		if err := h.await(ctx); err != nil {
+			return &Error{Op: "unmount", Target: target, Err: err, Hint: "it is unmounted; what the server still has to write is being written"}
+		}
+	}
+	return nil
+}
+
+var (
+	errNotMounted = errors.New("nothing is mounted there")
+	errNotUnion   = errors.New("what is mounted there is not a union")
+)
+
+// unionAt finds the union that is mounted on a folder.
+func unionAt(target string) (mountEntry, error) {
+	fd, err := unix.Open(target, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return mountEntry{}, err
+	}
+	defer unix.Close(fd)
+	m, found := mountedAt(fd)
+	switch {
+	case !found:
+		return m, errNotMounted
+	case !m.isUnion():
+		return m, fmt.Errorf("%w but %s", errNotUnion, m.fsType)
+	}
+	return m, nil
+}
+
+// detach takes a mount from its place, if it is not in use.
+func detach(ctx context.Context, m mountEntry) error {
+	err := unix.Unmount(m.point, unix.UMOUNT_NOFOLLOW)
+	if errors.Is(err, unix.EPERM) && m.fsType == FSType {
+		return fuserUnmount(ctx, m.point)
+	}
+	return err
+}
+
+func unmountHint(err error) string {
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return "files in it are open, or a process has its working directory there: see fuser -m or lsof"
+	case errors.Is(err, errNotUnion):
+		return "use umount(8)"
+	case errors.Is(err, errNotMounted):
+		return "name the mount point itself"
+	case errors.Is(err, unix.EPERM):
+		return "only root, or who mounted it, may unmount it"
+	}
+	return ""
+}
+
+// Unmount does what the function Unmount does, for a mount of this process.
+func (m *Mounted) Unmount(ctx context.Context) error {
+	if m.entry.point == "" {
+		return &Error{Op: "unmount", Err: errors.New("the connection was mounted by someone else"), Hint: "have it unmounted there"}
+	}
+	if err := detach(ctx, m.entry); err != nil {
+		return &Error{Op: "unmount", Target: m.entry.point, Err: err, Hint: unmountHint(err)}
+	}
+	if m.server == nil {
+		return nil
+	}
+	select {
+	case <-m.server.ended:
+		return nil
+	case <-ctx.Done():
+		return &Error{Op: "unmount", Target: m.entry.point, Err: fmt.Errorf("the server has not ended: %w", ctx.Err()),
+			Hint: "it is unmounted; what the server still has to write is being written"}
+	}
+}
+
+// Wait returns when the mount is gone, whoever unmounted it: nil, or what ended the FUSE server.
+func (m *Mounted) Wait() error {
+	if m.server != nil {
+		<-m.server.ended
+		return m.server.err
+	}
+	return awaitGone(m.entry)
+}
+
+// tidy takes away the mount of a server that has ended by itself, since nothing but errors would come from it.
+func (m *Mounted) tidy() {
+	<-m.server.ended
+	if at, found := mountByID(m.entry.id); found && at == m.entry {
+		err := unix.Unmount(m.entry.point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		m.log.Error("the FUSE server has ended before it was unmounted", "target", m.entry.point, "error", m.server.err, "unmount", err)
+	}
+}
+
+// awaitGone returns when a mount is no longer in this mount namespace. The kernel says so by an exceptional condition on the
+// open list of mounts (proc(5), poll on mountinfo).
+func awaitGone(m mountEntry) error {
+	fd, err := unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for {
+		if at, found := mountByID(m.id); !found || at.point != m.point {
+			return nil
+		}
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}
+		if _, err := unix.Poll(poll, -1); err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}

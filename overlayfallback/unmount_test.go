@@ -1,0 +1,232 @@
+package overlayfallback
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const lingering = 300 * time.Millisecond
+
+// TestServesElsewhere is the daemon of the test below: it mounts what its environment says, and takes its time to end.
+func TestServesElsewhere(t *testing.T) {
+	options := os.Getenv(insideVar)
+	if !strings.HasPrefix(options, "lowerdir=") {
+		t.Skip("only as a daemon")
+	}
+	options, target, _ := strings.Cut(options, " ")
+	c, err := Parse(FSType, "daemon", target, []string{options})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := Mount(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Println("serving")
+	if err := m.Wait(); err != nil {
+		t.Error(err)
+	}
+	time.Sleep(lingering)
+}
+
+// Unmount returns when a daemon has ended, not only when the mount is gone; and gives up waiting when it is told to.
+func TestUnmountAwaitsDaemon(t *testing.T) {
+	needFUSE(t)
+	for _, patience := range []time.Duration{20 * time.Second, lingering / 3} {
+		s := newScene(t, 2)
+		daemon := exec.Command(os.Args[0], "-test.run=^TestServesElsewhere$")
+		daemon.Env = append(os.Environ(), insideVar+"="+s.config.OptionString()+" "+s.config.Target)
+		out, err := daemon.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := daemon.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if line, err := bufio.NewReader(out).ReadString('\n'); line != "serving\n" {
+			t.Fatalf("the daemon said %q, %v", line, err)
+		}
+		s.verify(t)
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		err = Unmount(ctx, s.config.Target)
+		took := time.Since(start)
+		cancel()
+		if patience > lingering && (err != nil || took < lingering) {
+			t.Errorf("%v after %v; want no error, and the daemon to have ended", err, took)
+		}
+		if patience < lingering && !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v after %v; want the deadline to have passed", err, took)
+		}
+		if err := daemon.Wait(); err != nil {
+			t.Error(err)
+		}
+		s.nothingLeft(t)
+	}
+}
+
+// mount.fuse3 may hand over a connection that it has mounted itself, as /dev/fd/N.
+func TestServesMountedConnection(t *testing.T) {
+	needFUSE(t)
+	s := newScene(t, 3)
+	target := s.config.Target
+	dev, err := openDevice(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := mountFUSEBy2(&s.config, dev, target); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(target, unix.MNT_DETACH) })
+	served := s.config
+	served.Target = fmt.Sprintf("/dev/fd/%d", dev)
+	m, err := Mount(t.Context(), served)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Route() != FUSE {
+		t.Errorf("%+v", m.Plan())
+	}
+	s.verify(t)
+	if err := m.Unmount(t.Context()); err == nil {
+		t.Error("what someone else mounted was unmounted")
+	}
+	if err := Unmount(t.Context(), target); err != nil {
+		t.Error(err)
+	}
+	if err := m.Wait(); err != nil {
+		t.Error(err)
+	}
+	s.nothingLeft(t)
+}
+
+// Without the new mount interface a FUSE mount gets its place first, and is served then.
+func TestFUSEByMount2(t *testing.T) {
+	needFUSE(t)
+	s := newScene(t, 3)
+	dev, err := openDevice(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	union, err := newUnion(&s.config, &Plan{ReadOnly: true}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := &server{union: union, ended: make(chan struct{})}
+	if err := served.connectBy2(t.Context(), &s.config, dev, s.config.Target); err != nil {
+		t.Fatal(err)
+	}
+	s.verify(t)
+	if err := Unmount(t.Context(), s.config.Target); err != nil {
+		t.Error(err)
+	}
+	<-served.ended
+	s.nothingLeft(t)
+}
+
+// A mount that fails leaves nothing: here the context ends before the union is ready.
+func TestFailureLeavesNothing(t *testing.T) {
+	needMounts(t)
+	for _, route := range []Route{Overlay, Stacked, FUSE} {
+		s := newScene(t, 3)
+		s.config.Route = route
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if m, err := Mount(ctx, s.config); err == nil {
+			unmount(t, m)
+			t.Errorf("%s: mounted with a context that had ended", route)
+		}
+		s.nothingLeft(t)
+	}
+	needFUSE(t)
+	s := newScene(t, 3)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	caps := Probe(t.Context())
+	if _, err := mountAs(ctx, &s.config, &Plan{Route: FUSE}, &caps); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v; want it to have been cancelled", err)
+	}
+	s.nothingLeft(t)
+}
+
+// Wait returns when a kernel mount is gone, whoever unmounted it.
+func TestWaitForKernelMount(t *testing.T) {
+	needMounts(t)
+	s := newScene(t, 2)
+	m := mount(t, s.config)
+	gone := make(chan error, 1)
+	go func() { gone <- m.Wait() }()
+	select {
+	case err := <-gone:
+		t.Fatalf("Wait returned with %v while it was mounted", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	if err := unix.Unmount(s.config.Target, 0); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-gone:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("Wait did not return")
+	}
+}
+
+func TestProbe(t *testing.T) {
+	before := os.Getpid()
+	start := time.Now()
+	c := Probe(t.Context())
+	t.Logf("%v: %+v", time.Since(start), c)
+	if os.Geteuid() == 0 && !c.UserNamespace && !c.TrustedXattr.OK {
+		t.Errorf("root cannot set trusted xattrs: %s", c.TrustedXattr.Why)
+	}
+	for name, a := range map[string]Ability{"mount API": c.MountAPI, "overlay": c.Overlay, "FUSE": c.FUSEMount, "openat2": c.Openat2} {
+		if a.OK == (a.Why != "") {
+			t.Errorf("%s: %+v", name, a)
+		}
+	}
+	eachMount(func(m mountEntry) bool {
+		if m.point == os.TempDir() && m.isUnion() || before != os.Getpid() {
+			t.Errorf("the probe left a mount: %+v", m)
+		}
+		return true
+	})
+}
+
+// What older kernels are asked in a mount namespace of its own, this one has to answer alike.
+func TestPrivateOverlay(t *testing.T) {
+	needMounts(t)
+	left := func() int {
+		n := 0
+		eachMount(func(mountEntry) bool { n++; return true })
+		return n
+	}
+	before := left()
+	if err := privateOverlay(); err != nil {
+		t.Error(err)
+	}
+	if after := left(); after > before {
+		t.Errorf("%d mounts became %d", before, after)
+	}
+	if entries, err := filepath.Glob(os.TempDir() + "/[abm]"); err != nil || len(entries) > 0 {
+		t.Errorf("folders were left: %v, %v", entries, err)
+	}
+}
+
+func BenchmarkProbe(b *testing.B) {
+	for b.Loop() {
+		Probe(b.Context())
+	}
+}

@@ -1,0 +1,171 @@
+package overlaytest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestFaults lets the layers' file systems fail: the errors have to come back as themselves, with nothing lost or half done.
+func TestFaults(t *testing.T) {
+	big := writeSet()
+	big.Lower[1] = append(big.Lower[1], Entry{Path: "big", Kind: File, Seed: "big", Size: 8 << 20}, file("merged/other", "2"))
+	quota := on("disk_quota", diskQuota)
+	quota.UpperOn = quotaDisk
+	cases := []Case{
+		{Name: "no_space", Set: big, UpperOn: tmpfs("size=2m"), Run: noSpace},
+		withOptions(Case{Name: "no_space", Set: big, UpperOn: tmpfs("size=2m"), Run: noSpace}, "metacopy=on", "redirect_dir=on", "index=on"),
+		{Name: "no_inodes", Set: big, UpperOn: tmpfs("nr_inodes=40"), Run: noInodes},
+		quota,
+		{Name: "upper_turns_read_only", Set: big, UpperOn: tmpfs("size=40m"), Run: upperReadOnly},
+		{Name: "lower_cannot_be_read", Set: Set{Lower: []Layer{{file("top", "1")}, {file("first", "f"), {Path: "bad", Kind: File, Seed: "bad", Size: 8 << 20}}}},
+			LayersOn: disk("48M"), Built: breakDisk, Run: ioError},
+	}
+	RunCases(t, cases, routes("fuse", "fuse,fastpath=off"))
+}
+
+// tmpfs mounts a tmpfs with the options on the directory.
+func tmpfs(options string) func(testing.TB, string) error {
+	return func(t testing.TB, dir string) error {
+		t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+		return unix.Mount("tmpfs", dir, "tmpfs", 0, options)
+	}
+}
+
+// disk mounts an ext4 image of the size, which lies beside the directory.
+func disk(size string) func(testing.TB, string) error {
+	return func(t testing.TB, dir string) error {
+		script := fmt.Sprintf("truncate -s %s %[2]s.img && mkfs.ext4 -q -F -b 4096 %[2]s.img && mount -o loop %[2]s.img %[2]s", size, dir)
+		t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+		return run(script)
+	}
+}
+
+// run runs a shell script; the error holds what it printed.
+func run(script string) error {
+	out, err := exec.Command("bash", "-ec", script).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// breakDisk cuts the image's end off where the largest file lies, so that reading the file is EIO: the loop device ends there.
+func breakDisk(dir string) error {
+	return run(fmt.Sprintf(`sync -f %[1]s
+		first=$(filefrag -s -v %[1]s/l1/bad | awk '$1 == "0:" {print $4 + 0}')
+		echo 1 > /proc/sys/vm/drop_caches
+		truncate -s $((first * 4096)) %[1]s.img
+		! cat %[1]s/l1/bad > /dev/null 2>&1`, dir))
+}
+
+// fillUp writes files until there is no room, and notes only how that ended: how much fits is the file system's business.
+func fillUp(r *Run) {
+	var err error
+	for i := 0; err == nil && i < 1000; i++ {
+		err = os.WriteFile(r.Path(fmt.Sprint("filler", i)), make([]byte, 64<<10), 0o644)
+	}
+	r.Err("fill up", err)
+}
+
+// removeFillers makes room again, and the tree comparable.
+func removeFillers(r *Run) {
+	names, _ := filepath.Glob(r.Path("filler*"))
+	for _, n := range names {
+		if err := os.Remove(n); err != nil {
+			r.Err("remove", err)
+		}
+	}
+}
+
+func noSpace(r *Run) {
+	r.Append("big", "x")
+	r.Stat("big")
+	fd := r.Open("big", unix.O_RDWR, 0)
+	r.Chmod("big", 0o600)
+	r.Rename("big", "big2", 0)
+	if fd >= 0 {
+		r.Close(fd)
+	}
+	fillUp(r)
+	r.ReadFile("top")
+	r.Unlink("upper")
+	removeFillers(r)
+	r.Append("low", "there is room again")
+	r.ReadFile("low")
+	r.List(".")
+}
+
+func noInodes(r *Run) {
+	var err error
+	made := 0
+	for ; err == nil && made < 100; made++ {
+		err = unix.Mkdir(r.Path(fmt.Sprint("filler", made)), 0o755)
+	}
+	r.Err("make directories", err)
+	r.Chmod("low", 0o600)
+	r.Unlink("rich")
+	r.Rename("top", "merged/top2", 0)
+	for i := range made {
+		unix.Rmdir(r.Path(fmt.Sprint("filler", i)))
+	}
+	r.Chmod("low", 0o600)
+}
+
+func upperReadOnly(r *Run) {
+	upper := filepath.Dir(r.Mounted.Layout.Upper)
+	if err := unix.Mount("", upper, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		r.Skip("the upper's file system does not turn read-only: " + err.Error())
+		return
+	}
+	r.ReadFile("low")
+	r.WriteFile("new", "x")
+	r.Append("upper", "x")
+	r.Chmod("low", 0o600)
+	r.Unlink("upper")
+	r.Unlink("low")
+	r.Rename("upper", "u2", 0)
+	r.Mkdir("d", 0o755)
+	r.List(".")
+	r.Err("writable again", unix.Mount("", upper, "", unix.MS_REMOUNT, ""))
+	r.WriteFile("new", "x")
+	r.Chmod("low", 0o640)
+}
+
+func ioError(r *Run) {
+	r.ReadFile("bad")
+	r.ReadFile("first")
+	r.Append("bad", "x")
+	r.Chmod("bad", 0o600)
+	r.Stat("bad")
+	r.Rename("bad", "bad2", 0)
+	r.WriteFile("bad", "a new one in its place")
+	r.ReadFile("bad")
+	r.List(".")
+}
+
+// quotaDisk mounts a disk with quotas, of which user 1000 has a little.
+func quotaDisk(t testing.TB, dir string) error {
+	script := fmt.Sprintf(`truncate -s 48M %[1]s.img; mkfs.ext4 -q -F -O quota %[1]s.img; mount -o loop,usrquota %[1]s.img %[1]s
+		setquota -u 1000 200 200 0 0 %[1]s`, dir)
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	if err := run(script); err != nil {
+		return Unsupported("no disk quotas on this kernel: " + err.Error())
+	}
+	return nil
+}
+
+func diskQuota(r *Run) {
+	r.Mkdir("d", 0o755)
+	r.Chown("d", 1000, 1000)
+	As(user, func() {
+		r.Err("fill up", os.WriteFile(r.Path("d/f"), make([]byte, 1<<20), 0o644))
+		r.Err("remove", os.Remove(r.Path("d/f")))
+		r.WriteFile("d/g", "fits")
+	})
+}

@@ -1,0 +1,88 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// lookupRounds times all files of a directory are asked for; each makes one LOOKUP and one GETATTR, since the mount lets the
+// kernel cache neither.
+const lookupRounds = 50
+
+// lookups measures what a message to the server costs, with one client and with two.
+type lookups struct{}
+
+func (lookups) Name() string { return "lookup" }
+
+func (lookups) Figures() []Figure {
+	ops := lookupRounds * filesInDirectory
+	return []Figure{
+		{Name: "lookup", Title: "uncached LOOKUP and GETATTR", Unit: Microseconds, Ops: ops, Targets: []Target{
+			{Subject: DeepFUSE, Against: FasterFuseOverlayfs, AtMost: 0.4},
+		}},
+		{Name: "lookup-2", Title: "uncached LOOKUP and GETATTR, two clients at once, each", Unit: Microseconds, Ops: ops, Targets: []Target{
+			{Subject: DeepFUSE, Against: FasterFuseOverlayfs, AtMost: 0.5},
+		}},
+	}
+}
+
+func (lookups) Depths() []int { return []int{2} }
+
+func (lookups) Needs() Needs { return Needs{Uncached: true, Daemon: true} }
+
+func (lookups) Run(ctx context.Context, b *Bed) error {
+	if b.Set.Directories() < 2 {
+		return fmt.Errorf("the layer set needs at least %d files", 2*filesInDirectory)
+	}
+	for i, figure := range (lookups{}).Figures() {
+		if err := timeLookups(ctx, b, figure.Name, 1+i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// timeLookups lets each client stat the files of a directory of its own.
+func timeLookups(ctx context.Context, b *Bed, figure string, clients int) error {
+	roots := make([]int, clients)
+	files := make([][]*byte, clients)
+	for i := range clients {
+		root, err := openRoot(filepath.Join(b.Mount.Root, directoryName(i)))
+		if err != nil {
+			return err
+		}
+		defer unix.Close(root)
+		roots[i] = root
+		files[i] = slices.Repeat(cstrings(b.Set.filesOf(i)), lookupRounds)
+	}
+	err := b.Time(ctx, figure, func() (time.Duration, error) {
+		return pinned(clients, func(client int) error { return statFiles(ctx, roots[client], files[client]) })
+	})
+	if err == nil && b.samples[figure].CPU < leastMessageCPU.Seconds()*float64(clients*len(files[0])) {
+		delete(b.samples, figure)
+		err = errors.New("the server was not asked: its mount caches in spite of timeout=0")
+	}
+	return err
+}
+
+// leastMessageCPU is less than any server takes for a LOOKUP and a GETATTR: two reads and two writes on /dev/fuse.
+const leastMessageCPU = 2 * time.Microsecond
+
+// filesOf returns the names of the first filesInDirectory files of a directory.
+func (s *LayerSet) filesOf(dir int) []string {
+	var out []string
+	prefix := directoryName(dir) + "/"
+	for _, path := range s.Small {
+		if name, ok := strings.CutPrefix(path, prefix); ok && len(out) < filesInDirectory {
+			out = append(out, name)
+		}
+	}
+	return out
+}

@@ -223,7 +223,7 @@ func kernelObstacle(s situation) string {
 func judgeFUSE(s situation) fit {
 	o := s.config.Options
 	switch {
-	case !s.caps.FUSEMount.OK && !s.caps.Fusermount.OK && !s.facts.served:
+	case !s.caps.canFUSE() && !s.facts.served:
 		return fit{obstacle: "FUSE cannot be mounted: " + s.caps.FUSEMount.Why + ", nor through a helper: " + s.caps.Fusermount.Why}
 	case o.UserXattr && (o.RedirectDir == "on" || o.Metacopy == "on"):
 		return fit{obstacle: "redirect_dir=on and metacopy=on need trusted.overlay.* xattrs, which cannot be set here"}
@@ -255,10 +255,15 @@ func noRoute(s situation, passed []Passed) error {
 	e.Err = routeError(passed[0].Reason, s)
 	e.Hint = remedy(s.caps)
 	for _, p := range planners {
-		if p.route != s.config.Route && judge(p, s).obstacle == "" {
-			e.Hint = "the route " + string(p.route) + " would work"
-			break
+		if p.route == s.config.Route || judge(p, s).obstacle != "" {
+			continue
 		}
+		if works := "the route " + string(p.route) + " would work"; s.caps.canFUSE() {
+			e.Hint = works
+		} else {
+			e.Hint += "; " + works
+		}
+		break
 	}
 	return e
 }
@@ -266,7 +271,7 @@ func noRoute(s situation, passed []Passed) error {
 // remedy says what would make FUSE, the route that takes everything, possible.
 func remedy(caps *Capabilities) string {
 	switch {
-	case caps.FUSEMount.OK || caps.Fusermount.OK:
+	case caps.canFUSE():
 		return "change what stands in the way, or leave the option out"
 	case strings.Contains(caps.Device.Why, unix.ENOENT.Error()):
 		return "load the module fuse (modprobe fuse), or give the container the device " + fuseDevice

@@ -48,6 +48,9 @@ func ability(err error) Ability {
 	return Ability{OK: true}
 }
 
+// canFUSE tells whether FUSE can be mounted, by this process or through a helper.
+func (c *Capabilities) canFUSE() bool { return c.FUSEMount.OK || c.Fusermount.OK }
+
 // Probe finds out what this process can do. It leaves nothing behind: what it mounts is in no folder, or in a mount namespace
 // of its own. It takes some milliseconds; ctx ends it early, the abilities not yet looked at then being absent.
 func Probe(ctx context.Context) Capabilities {

@@ -130,7 +130,7 @@ func TestOrdinaryUser(t *testing.T) {
 	if c.Overlay.OK || !c.Fusermount.OK {
 		t.Skipf("there is no helper: %s", c.Fusermount.Why)
 	}
-	s := newScene(t, 5)
+	s := newScene(t, 5).writable(t)
 	m, err := Mount(t.Context(), s.config)
 	if err != nil {
 		t.Fatal(err)
@@ -139,6 +139,7 @@ func TestOrdinaryUser(t *testing.T) {
 		t.Errorf("%+v", m.Plan())
 	}
 	s.verify(t)
+	s.verifyWritable(t)
 	if err := Unmount(t.Context(), s.config.Target); err != nil {
 		t.Error(err)
 	}
@@ -170,4 +171,22 @@ func TestFewDescriptors(t *testing.T) {
 		part.verify(t)
 		unmount(t, m)
 	}
+}
+
+// Without /dev/fuse the kernel's routes go on, and what needs FUSE is told how to come by it.
+func TestNoDevice(t *testing.T) {
+	if os.Getenv(insideVar) != "" {
+		s := newScene(t, 2)
+		s.config.Route = FUSE
+		refused(t, s, nil, fuseDevice, "no such file", "modprobe fuse")
+		s.config.Route = Auto
+		unmount(t, mount(t, s.config))
+		return
+	}
+	needMounts(t)
+	if out, err := exec.Command("unshare", "-m", "true").CombinedOutput(); err != nil {
+		t.Skipf("no mount namespace: %v: %s", err, out)
+	}
+	const script = `mount -t tmpfs none /dev && mkdir /dev/shm && exec "$0" -test.run='^TestNoDevice$' -test.timeout=60s`
+	again(t, "unshare", "-m", "sh", "-c", script, os.Args[0])
 }

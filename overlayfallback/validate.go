@@ -269,18 +269,19 @@ func namesIn(fd int) ([]string, error) {
 	return names, nil
 }
 
-// releaseTime is how long a server that was just unmounted may take to let go of its upper layer: whoever mounts again at once,
+// releaseTime is how long a union that was just unmounted may take to let go of its upper layer, be it a server's or the
+// kernel's: whoever mounts again at once,
 // as containerd does after a failed attempt, is not to be told that it is in use.
 const releaseTime = time.Second
 
 // checkFree refuses an upper layer that another mount is using, whichever process or namespace made it.
 func checkFree(ctx context.Context, upper, work folder, caps *Capabilities) error {
-	if err := heldByKernel(upper, work, caps); err != nil {
-		return err
-	}
 	until := time.Now().Add(releaseTime)
 	for {
-		err := heldByServer(work)
+		err := heldByKernel(upper, work, caps)
+		if err == nil {
+			err = heldByServer(work)
+		}
 		if err == nil || time.Now().After(until) || ctx.Err() != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unionfs-deep/unionfs-deep/unionfs/layers"
+	"github.com/unionfs-deep/unionfs-deep/whiteout"
 )
 
 // upperLayer is the upper layer and its work directory, in which what is to be published by one rename is built. As with
@@ -80,7 +81,7 @@ func (u *upperLayer) prepare(s *layers.Stack, o Options) (err error) {
 			return err
 		}
 	}
-	u.giveUUID(s)
+	u.giveUUID(s.Namespace())
 	if o.Volatile {
 		return u.markVolatile(o.Work)
 	}
@@ -126,11 +127,8 @@ func verifyOrigin(dir int, attr string, want []byte) error {
 
 // giveUUID gives a new upper layer the UUID by which the kernel will know the overlay, as it does itself at the first mount
 // (ovl_init_uuid_xattr): one that was used without stays without.
-func (u *upperLayer) giveUUID(s *layers.Stack) {
-	root, ns := layers.Borrow(u.root), s.Namespace()
-	if !s.SameFS() {
-		return
-	}
+func (u *upperLayer) giveUUID(ns whiteout.Namespace) {
+	root := layers.Borrow(u.root)
 	for _, attr := range []string{ns.UUID(), ns.Impure()} {
 		if _, err := layers.Getxattr(root, "", attr, nil); err != unix.ENODATA {
 			return

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-var killCount = flag.Int("kills", 60, "kills of each crash test")
+var killCount = flag.Int("kills", 100, "kills of each route")
 
 // TestCrash kills the server at random moments under a mixed load.
 func TestCrash(t *testing.T) {

@@ -96,25 +96,31 @@ var probeOpenat2 = sync.OnceFunc(func() {
 
 // openByComponents is openat2's resolution done by hand: each component is opened with O_NOFOLLOW and none may be "..".
 func openByComponents(at int, path string, flags int) (int, error) {
-	dir, owned := at, false
-	for {
-		name, rest, more := strings.Cut(path, "/")
-		if name == ".." {
-			return -1, unix.EXDEV
-		}
+	dir := at
+	for more := true; more; {
+		var name string
+		name, path, more = strings.Cut(path, "/")
 		f := flags
 		if more {
 			f = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 		}
-		fd, err := retry(func() (int, error) { return unix.Openat(dir, name, f, 0) })
-		if owned {
+		fd, err := openComponent(dir, name, f)
+		if dir != at {
 			unix.Close(dir)
 		}
-		if err != nil || !more {
-			return fd, err
+		if err != nil {
+			return -1, err
 		}
-		dir, owned, path = fd, true, rest
+		dir = fd
 	}
+	return dir, nil
+}
+
+func openComponent(dir int, name string, flags int) (int, error) {
+	if name == ".." {
+		return -1, unix.EXDEV
+	}
+	return retry(func() (int, error) { return unix.Openat(dir, name, flags, 0) })
 }
 
 // OpenFile opens the non-directory (dir, name) for its data. It never blocks on a FIFO or a device: what is not a regular

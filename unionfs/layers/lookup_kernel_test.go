@@ -187,7 +187,7 @@ func TestLookupAsTheKernel(t *testing.T) {
 // Random layers, full of redirects, metacopy files and whiteouts, are read as the kernel reads them.
 func TestLookupRandomLayers(t *testing.T) {
 	needRoot(t)
-	seeds := 1000
+	seeds := 150
 	if testing.Short() {
 		seeds = 20
 	}

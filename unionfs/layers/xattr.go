@@ -38,6 +38,10 @@ var probeXattrat = sync.OnceFunc(func() {
 	noXattrat.Store(err == unix.EPERM || err == unix.ENOSYS)
 })
 
+// refusesPath reports whether an error is that of a descriptor that was opened with O_PATH, which these calls do not take,
+// and the way through /proc does.
+func refusesPath(name string, err error) bool { return name == "" && err == unix.EBADF }
+
 // useXattrat reports whether the calls work.
 func useXattrat() bool {
 	probeXattrat()
@@ -56,7 +60,10 @@ func Getxattr(dir *File, name, attr string, dest []byte) (int, error) {
 // GetxattrFD is Getxattr on a bare descriptor, of which it may be a file's.
 func GetxattrFD(fd int, name, attr string, dest []byte) (int, error) {
 	if useXattrat() {
-		return getxattrat(fd, name, attr, dest)
+		n, err := getxattrat(fd, name, attr, dest)
+		if !refusesPath(name, err) {
+			return n, err
+		}
 	}
 	get := unix.Lgetxattr
 	if name == "" {
@@ -75,7 +82,9 @@ func Setxattr(fd int, name, attr string, value []byte, flags int) error {
 	if useXattrat() {
 		args := xattrArgs{value: unsafe.Pointer(unsafe.SliceData(value)), size: uint32(len(value)), flags: uint32(flags)}
 		_, err := xattrat(sysSetxattrat, fd, name, attr, unsafe.Pointer(&args), unsafe.Sizeof(args))
-		return err
+		if !refusesPath(name, err) {
+			return err
+		}
 	}
 	set := unix.Lsetxattr
 	if name == "" {
@@ -88,7 +97,9 @@ func Setxattr(fd int, name, attr string, value []byte, flags int) error {
 func Removexattr(fd int, name, attr string) error {
 	if useXattrat() {
 		_, err := xattrat(sysRemovexattrat, fd, name, attr, nil, 0)
-		return err
+		if !refusesPath(name, err) {
+			return err
+		}
 	}
 	remove := unix.Lremovexattr
 	if name == "" {
@@ -119,7 +130,10 @@ func Listxattr(fd int, name string) ([]string, error) {
 
 func listxattr(fd int, name string, dest []byte) (int, error) {
 	if useXattrat() {
-		return listxattrat(fd, name, dest)
+		n, err := listxattrat(fd, name, dest)
+		if !refusesPath(name, err) {
+			return n, err
+		}
 	}
 	list := unix.Llistxattr
 	if name == "" {

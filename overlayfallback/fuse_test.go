@@ -124,7 +124,7 @@ func TestFUSEConnectionDies(t *testing.T) {
 	}
 	m.Wait()
 	for range 200 {
-		if _, found := mountByID(m.entry.id); !found {
+		if _, found := mountByID(m.entry.ID); !found {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)

@@ -13,8 +13,8 @@ import (
 // Mounted is a mount that this process has made.
 type Mounted struct {
 	plan   *Plan
-	entry  mountEntry // where the kernel lists it; empty if someone else mounted the connection that is served
-	server *server    // nil for the kernel's routes
+	entry  MountInfo // where the kernel lists it; empty if someone else mounted the connection that is served
+	server *server   // nil for the kernel's routes
 	log    *slog.Logger
 }
 
@@ -87,7 +87,7 @@ func mountAs(ctx context.Context, c *Config, p *Plan, caps *Capabilities) (*Moun
 	if err != nil {
 		return nil, err
 	}
-	m.log.Debug("mounted", "target", m.entry.point, "route", p.Route, "reason", p.Reason)
+	m.log.Debug("mounted", "target", m.entry.Point, "route", p.Route, "reason", p.Reason)
 	return m, nil
 }
 
@@ -104,7 +104,7 @@ func (m *Mounted) settle(ctx context.Context, c *Config) error {
 		go m.tidy()
 	}
 	if flags := c.Options.Propagation; flags != 0 {
-		if err := unix.Mount("", m.entry.point, "", flags, ""); err != nil {
+		if err := unix.Mount("", m.entry.Point, "", flags, ""); err != nil {
 			return errors.Join(fmt.Errorf("set the propagation: %w", err), m.Unmount(ctx))
 		}
 	}

@@ -35,14 +35,20 @@ func newScene(t *testing.T, layers int) *scene {
 	})
 	s := &scene{dir: dir, config: Config{Target: filepath.Join(dir, "merged")}}
 	for i := range layers {
-		layer := filepath.Join(dir, "layers", strconv.Itoa(i))
-		write(t, layer, "top", strconv.Itoa(i))
-		write(t, layer, "own"+strconv.Itoa(i), strconv.Itoa(i))
-		write(t, layer, "shared/from"+strconv.Itoa(i), strconv.Itoa(i))
-		s.config.Lower = append(s.config.Lower, layer)
+		s.addLayer(t, filepath.Join(dir, "layers", strconv.Itoa(i)))
 	}
 	mkdir(t, s.config.Target)
 	return s
+}
+
+// addLayer makes a folder the lowest layer.
+func (s *scene) addLayer(t *testing.T, layer string) {
+	t.Helper()
+	number := strconv.Itoa(len(s.config.Lower))
+	for _, name := range []string{"top", "own" + number, "shared/from" + number} {
+		write(t, layer, name, number)
+	}
+	s.config.Lower = append(s.config.Lower, layer)
 }
 
 func mkdir(t *testing.T, path string) {
@@ -102,7 +108,7 @@ func mount(t *testing.T, c Config) *Mounted {
 // unmount takes a mount away, if the test has not done it itself.
 func unmount(t *testing.T, m *Mounted) {
 	t.Helper()
-	if at, found := mountByID(m.entry.id); !found || at.point != m.entry.point {
+	if at, found := mountByID(m.entry.ID); !found || at.Point != m.entry.Point {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -158,8 +164,8 @@ func (s *scene) verifyWritable(t *testing.T) {
 // nothingLeft checks that an unmounted scene is as it was.
 func (s *scene) nothingLeft(t *testing.T) {
 	t.Helper()
-	eachMount(func(m mountEntry) bool {
-		if strings.HasPrefix(m.point, s.dir) {
+	eachMount(func(m MountInfo) bool {
+		if strings.HasPrefix(m.Point, s.dir) {
 			t.Errorf("a mount is left: %+v", m)
 		}
 		return true
@@ -226,11 +232,7 @@ func TestAbsoluteNames(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(short) })
 	t.Chdir(short)
 	for i := range maxLayers {
-		layer := strconv.FormatInt(int64(i), 36)
-		write(t, layer, "top", strconv.Itoa(i))
-		write(t, layer, "own"+strconv.Itoa(i), strconv.Itoa(i))
-		write(t, layer, "shared/from"+strconv.Itoa(i), strconv.Itoa(i))
-		s.config.Lower = append(s.config.Lower, layer)
+		s.addLayer(t, strconv.FormatInt(int64(i), 36))
 	}
 	m := mount(t, s.config)
 	if m.Plan().Naming != Absolute {

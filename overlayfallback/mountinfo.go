@@ -15,26 +15,50 @@ const FSType = "fuse." + subtype
 
 const subtype = "unionfs-deep"
 
-// mountEntry is one line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
-type mountEntry struct {
-	id           int
-	device       string // major:minor
-	point        string
-	fsType       string
-	superOptions string
+// MountInfo is one mount as the kernel lists it: a line of /proc/self/mountinfo (proc_pid_mountinfo(5)), its escapes undone.
+type MountInfo struct {
+	ID           int    // the number of the mount; a later mount may be given it again
+	Device       string // MAJOR:MINOR, which no other mounted file system of this kernel has
+	Point        string // the mount point, as this process reaches it
+	Type         string // the file system type, such as overlay or FSType
+	Source       string // what was mounted
+	SuperOptions string // the options of the file system itself, as the kernel writes them
+}
+
+// MountAt describes the uppermost mount on path, which is its mount point itself and no folder in it. Nothing is asked of the
+// file system there, so that a dead FUSE server cannot hold it up. The errors are *Error.
+func MountAt(path string) (MountInfo, error) {
+	m, err := mountOn(path)
+	if err != nil {
+		return m, &Error{Op: "look for a mount", Target: path, Err: err, Hint: unmountHint(err)}
+	}
+	return m, nil
+}
+
+func mountOn(path string) (MountInfo, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return MountInfo{}, err
+	}
+	defer unix.Close(fd)
+	m, found := mountedAt(fd)
+	if !found {
+		return m, errNotMounted
+	}
+	return m, nil
 }
 
 // isUnion tells whether it is a mount that one of the routes may have made.
-func (m mountEntry) isUnion() bool { return m.fsType == "overlay" || m.fsType == FSType }
+func (m MountInfo) isUnion() bool { return m.Type == "overlay" || m.Type == FSType }
 
 // minor gives the device's minor number, which is also the number of a FUSE connection.
-func (m mountEntry) minor() string {
-	_, minor, _ := strings.Cut(m.device, ":")
+func (m MountInfo) minor() string {
+	_, minor, _ := strings.Cut(m.Device, ":")
 	return minor
 }
 
 // eachMount calls f for every mount that this process can see, until f returns false.
-func eachMount(f func(mountEntry) bool) error {
+func eachMount(f func(MountInfo) bool) error {
 	file, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return err
@@ -53,14 +77,14 @@ func eachMount(f func(mountEntry) bool) error {
 }
 
 // parseMount reads one line: 36 35 98:0 /root /point options [optional fields] - type source super-options.
-func parseMount(line string) (mountEntry, bool) {
+func parseMount(line string) (MountInfo, bool) {
 	place, system, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
 	left, right := strings.Split(place, " "), strings.SplitN(system, " ", 3)
 	if !ok || len(left) < 6 || len(right) < 3 {
-		return mountEntry{}, false
+		return MountInfo{}, false
 	}
 	id, err := strconv.Atoi(left[0])
-	return mountEntry{id, left[2], unoctal(left[4]), unoctal(right[0]), right[2]}, err == nil
+	return MountInfo{id, left[2], unoctal(left[4]), unoctal(right[0]), unoctal(right[1]), unoctal(right[2])}, err == nil
 }
 
 // unoctal undoes the kernel's way of writing spaces and their like, as `\040`.
@@ -83,9 +107,9 @@ func unoctal(s string) string {
 }
 
 // mountByID finds a mount by its number.
-func mountByID(id int) (found mountEntry, ok bool) {
-	eachMount(func(m mountEntry) bool {
-		if m.id == id {
+func mountByID(id int) (found MountInfo, ok bool) {
+	eachMount(func(m MountInfo) bool {
+		if m.ID == id {
 			found, ok = m, true
 		}
 		return !ok
@@ -95,20 +119,20 @@ func mountByID(id int) (found mountEntry, ok bool) {
 
 // mountedAt finds the mount whose root folder a descriptor is. It asks nothing of the file system itself, so that it also
 // works on a FUSE mount whose server has died.
-func mountedAt(fd int) (mountEntry, bool) {
+func mountedAt(fd int) (MountInfo, bool) {
 	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
 	if err != nil {
-		return mountEntry{}, false
+		return MountInfo{}, false
 	}
 	_, rest, _ := strings.Cut(string(info), "mnt_id:")
 	number, _, _ := strings.Cut(strings.TrimSpace(rest), "\n")
 	id, err := strconv.Atoi(strings.TrimSpace(number))
 	if err != nil {
-		return mountEntry{}, false
+		return MountInfo{}, false
 	}
 	m, found := mountByID(id)
-	if path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); !found || err != nil || path != m.point {
-		return mountEntry{}, false
+	if path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); !found || err != nil || path != m.Point {
+		return MountInfo{}, false
 	}
 	return m, true
 }
@@ -117,17 +141,17 @@ func mountedAt(fd int) (mountEntry, bool) {
 // and only overlays whose folders were named by absolute paths.
 func overlayUsing(upper, work folder) string {
 	at := ""
-	eachMount(func(m mountEntry) bool {
-		if m.fsType == "overlay" && (usesFolder(m, "upperdir", upper.id) || usesFolder(m, "workdir", work.id)) {
-			at = m.point
+	eachMount(func(m MountInfo) bool {
+		if m.Type == "overlay" && (usesFolder(m, "upperdir", upper.id) || usesFolder(m, "workdir", work.id)) {
+			at = m.Point
 		}
 		return at == ""
 	})
 	return at
 }
 
-func usesFolder(m mountEntry, option string, id folderID) bool {
-	all, err := splitOptions(unoctal(m.superOptions))
+func usesFolder(m MountInfo, option string, id folderID) bool {
+	all, err := splitOptions(m.SuperOptions)
 	if err != nil {
 		return false
 	}

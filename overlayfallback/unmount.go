@@ -17,7 +17,7 @@ func Unmount(ctx context.Context, target string) error {
 		return &Error{Op: "unmount", Target: target, Err: err, Hint: unmountHint(err)}
 	}
 	var holders []holder
-	if m.fsType == FSType {
+	if m.Type == FSType {
 		holders = holdersOf(m.minor())
 	}
 	defer func() {
@@ -42,27 +42,19 @@ var (
 )
 
 // unionAt finds the union that is mounted on a folder.
-func unionAt(target string) (mountEntry, error) {
-	fd, err := unix.Open(target, unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return mountEntry{}, err
+func unionAt(target string) (MountInfo, error) {
+	m, err := mountOn(target)
+	if err == nil && !m.isUnion() {
+		err = fmt.Errorf("%w but %s", errNotUnion, m.Type)
 	}
-	defer unix.Close(fd)
-	m, found := mountedAt(fd)
-	switch {
-	case !found:
-		return m, errNotMounted
-	case !m.isUnion():
-		return m, fmt.Errorf("%w but %s", errNotUnion, m.fsType)
-	}
-	return m, nil
+	return m, err
 }
 
 // detach takes a mount from its place, if it is not in use.
-func detach(ctx context.Context, m mountEntry) error {
-	err := unix.Unmount(m.point, unix.UMOUNT_NOFOLLOW)
-	if errors.Is(err, unix.EPERM) && m.fsType == FSType {
-		return fuserUnmount(ctx, m.point)
+func detach(ctx context.Context, m MountInfo) error {
+	err := unix.Unmount(m.Point, unix.UMOUNT_NOFOLLOW)
+	if errors.Is(err, unix.EPERM) && m.Type == FSType {
+		return fuserUnmount(ctx, m.Point)
 	}
 	return err
 }
@@ -83,11 +75,11 @@ func unmountHint(err error) string {
 
 // Unmount does what the function Unmount does, for a mount of this process.
 func (m *Mounted) Unmount(ctx context.Context) error {
-	if m.entry.point == "" {
+	if m.entry.Point == "" {
 		return &Error{Op: "unmount", Err: errors.New("the connection was mounted by someone else"), Hint: "have it unmounted there"}
 	}
 	if err := detach(ctx, m.entry); err != nil {
-		return &Error{Op: "unmount", Target: m.entry.point, Err: err, Hint: unmountHint(err)}
+		return &Error{Op: "unmount", Target: m.entry.Point, Err: err, Hint: unmountHint(err)}
 	}
 	if m.server == nil {
 		return nil
@@ -96,7 +88,7 @@ func (m *Mounted) Unmount(ctx context.Context) error {
 	case <-m.server.ended:
 		return nil
 	case <-ctx.Done():
-		return &Error{Op: "unmount", Target: m.entry.point, Err: fmt.Errorf("the server has not ended: %w", ctx.Err()),
+		return &Error{Op: "unmount", Target: m.entry.Point, Err: fmt.Errorf("the server has not ended: %w", ctx.Err()),
 			Hint: "it is unmounted; what the server still has to write is being written"}
 	}
 }
@@ -113,22 +105,22 @@ func (m *Mounted) Wait() error {
 // tidy takes away the mount of a server that has ended by itself, since nothing but errors would come from it.
 func (m *Mounted) tidy() {
 	<-m.server.ended
-	if at, found := mountByID(m.entry.id); found && at == m.entry {
-		err := unix.Unmount(m.entry.point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		m.log.Error("the FUSE server has ended before it was unmounted", "target", m.entry.point, "error", m.server.err, "unmount", err)
+	if at, found := mountByID(m.entry.ID); found && at == m.entry {
+		err := unix.Unmount(m.entry.Point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		m.log.Error("the FUSE server has ended before it was unmounted", "target", m.entry.Point, "error", m.server.err, "unmount", err)
 	}
 }
 
 // awaitGone returns when a mount is no longer in this mount namespace. The kernel says so by an exceptional condition on the
 // open list of mounts (proc(5), poll on mountinfo).
-func awaitGone(m mountEntry) error {
+func awaitGone(m MountInfo) error {
 	fd, err := unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
 	for {
-		if at, found := mountByID(m.id); !found || at.point != m.point {
+		if at, found := mountByID(m.ID); !found || at.Point != m.Point {
 			return nil
 		}
 		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}

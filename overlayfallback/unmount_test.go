@@ -197,8 +197,8 @@ func TestProbe(t *testing.T) {
 			t.Errorf("%s: %+v", name, a)
 		}
 	}
-	eachMount(func(m mountEntry) bool {
-		if m.point == os.TempDir() && m.isUnion() || before != os.Getpid() {
+	eachMount(func(m MountInfo) bool {
+		if m.Point == os.TempDir() && m.isUnion() || before != os.Getpid() {
 			t.Errorf("the probe left a mount: %+v", m)
 		}
 		return true
@@ -210,7 +210,7 @@ func TestPrivateOverlay(t *testing.T) {
 	needMounts(t)
 	left := func() int {
 		n := 0
-		eachMount(func(mountEntry) bool { n++; return true })
+		eachMount(func(MountInfo) bool { n++; return true })
 		return n
 	}
 	before := left()

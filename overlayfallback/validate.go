@@ -395,7 +395,7 @@ func checkBusy(target string) error {
 	if !found || !m.isUnion() {
 		return nil
 	}
-	return &Error{Op: check, Target: target, Err: fmt.Errorf("a union (%s) is mounted there already: %w", m.fsType, unix.EBUSY), Hint: "unmount it first"}
+	return &Error{Op: check, Target: target, Err: fmt.Errorf("a union (%s) is mounted there already: %w", m.Type, unix.EBUSY), Hint: "unmount it first"}
 }
 
 // lookAtNames searches the layers for AUFS whiteouts, where it matters.

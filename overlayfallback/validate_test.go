@@ -221,23 +221,25 @@ func TestStrangeNames(t *testing.T) {
 	}
 }
 
-// Names of 128 KiB in all, in folders with names of 255 bytes.
-func TestLongNames(t *testing.T) {
-	needMounts(t)
+// longScene has layers whose names take 128 KiB in all, in folders with names of 255 bytes.
+func longScene(t *testing.T) *scene {
+	t.Helper()
 	s := newScene(t, 0)
 	deep := filepath.Join(s.dir, strings.Repeat("d", 255), strings.Repeat("e", 255))
 	total := 0
 	for i := range 260 {
-		layer := filepath.Join(deep, strconv.Itoa(i))
-		write(t, layer, "top", strconv.Itoa(i))
-		write(t, layer, "own"+strconv.Itoa(i), strconv.Itoa(i))
-		write(t, layer, "shared/from"+strconv.Itoa(i), strconv.Itoa(i))
-		s.config.Lower = append(s.config.Lower, layer)
-		total += len(layer)
+		s.addLayer(t, filepath.Join(deep, strconv.Itoa(i)))
+		total += len(s.config.Lower[i])
 	}
 	if total < 128<<10 {
 		t.Fatalf("only %d bytes", total)
 	}
+	return s
+}
+
+func TestLongNames(t *testing.T) {
+	needMounts(t)
+	s := longScene(t)
 	for _, c := range []struct {
 		route  Route
 		naming Naming

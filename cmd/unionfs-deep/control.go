@@ -33,11 +33,11 @@ type question struct {
 
 // serveInspection answers questions about a union until the process ends.
 func serveInspection(e *env, cfg *overlayfallback.Config, mounted *overlayfallback.Mounted) error {
-	entry, err := mountAt(cfg.Target)
+	entry, err := overlayfallback.MountAt(cfg.Target)
 	if err != nil {
 		return err
 	}
-	listener, err := net.ListenUnix("unix", controlAddress(entry.device))
+	listener, err := net.ListenUnix("unix", controlAddress(entry.Device))
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unionfs-deep/unionfs-deep/overlayfallback"
 )
 
 // wantFUSE checks that FUSE serves what is mounted: callers tell a live mount by the file system's magic.
@@ -130,7 +132,7 @@ func TestMountHelper(t *testing.T) {
 		requireRoot(t)
 		b := newBed(t)
 		runAs(t, "mount.unionfs-deep", "overlay", b.target, "-o", b.lowerdir()+",route=overlay").wantStatus(t, 0)
-		if entry, err := mountAt(b.target); err != nil || entry.fsType != "overlay" {
+		if entry, err := overlayfallback.MountAt(b.target); err != nil || entry.Type != "overlay" {
 			t.Errorf("mounted: %+v, %v", entry, err)
 		}
 	})

@@ -79,23 +79,23 @@ Examples:
 `
 
 func inspect(mountPoint, path string) (*inspection, error) {
-	entry, err := mountAt(mountPoint)
+	entry, err := overlayfallback.MountAt(mountPoint)
 	if err != nil {
 		return nil, err
 	}
-	path = relativeTo(entry.point, path)
+	path = relativeTo(entry.Point, path)
 	switch {
-	case entry.fsType == "overlay":
+	case entry.Type == "overlay":
 		return inspectKernel(entry, path)
-	case strings.HasPrefix(entry.fsType, "fuse"):
-		served, err := ask(entry.device, entry.owner(), question{Path: path})
+	case strings.HasPrefix(entry.Type, "fuse"):
+		served, err := ask(entry.Device, ownerOf(entry), question{Path: path})
 		if err != nil {
 			return nil, fmt.Errorf("inspect %q: %w", mountPoint, err)
 		}
-		served.MountPoint = entry.point
+		served.MountPoint = entry.Point
 		return &served, served.problem(mountPoint)
 	}
-	return nil, fmt.Errorf("inspect %q: the file system there is %s, and no union", mountPoint, entry.fsType)
+	return nil, fmt.Errorf("inspect %q: the file system there is %s, and no union", mountPoint, entry.Type)
 }
 
 // relativeTo takes a path that was given absolute to where it lies in the union.
@@ -109,11 +109,11 @@ func relativeTo(mountPoint, path string) string {
 }
 
 // inspectKernel describes a mount of kernel overlayfs by what the kernel shows of it.
-func inspectKernel(entry mountEntry, path string) (*inspection, error) {
+func inspectKernel(entry overlayfallback.MountInfo, path string) (*inspection, error) {
 	// A newer kernel may show options that we do not know yet.
-	cfg := overlayfallback.Config{Source: entry.source, Target: entry.point, Lenient: true}
-	if err := cfg.Set(entry.superOptions); err != nil {
-		return nil, fmt.Errorf("inspect %q: read the kernel's options: %w", entry.point, err)
+	cfg := overlayfallback.Config{Source: entry.Source, Target: entry.Point, Lenient: true}
+	if err := cfg.Set(entry.SuperOptions); err != nil {
+		return nil, fmt.Errorf("inspect %q: read the kernel's options: %w", entry.Point, err)
 	}
 	route := overlayfallback.Overlay
 	if cutInnerMount(&cfg) {
@@ -125,7 +125,7 @@ func inspectKernel(entry mountEntry, path string) (*inspection, error) {
 	}
 	for _, layer := range slices.Concat(cfg.Lower, cfg.Data) {
 		if !filepath.IsAbs(layer) {
-			return nil, fmt.Errorf("inspect %q: its layers are named in short, such as %q, and the kernel does not say of which folder", entry.point, layer)
+			return nil, fmt.Errorf("inspect %q: its layers are named in short, such as %q, and the kernel does not say of which folder", entry.Point, layer)
 		}
 	}
 	var err error
@@ -133,7 +133,7 @@ func inspectKernel(entry mountEntry, path string) (*inspection, error) {
 		if route == overlayfallback.Stacked {
 			err = fmt.Errorf("%w in the upper layers, and the kernel does not show which layers it has stacked below them", err)
 		}
-		return nil, fmt.Errorf("inspect %q: %w", entry.point, err)
+		return nil, fmt.Errorf("inspect %q: %w", entry.Point, err)
 	}
 	return found, nil
 }
@@ -189,9 +189,9 @@ func (i *inspection) problem(mountPoint string) error {
 	return fmt.Errorf("inspect %q: %s", mountPoint, i.Problem)
 }
 
-// owner is the user who made a FUSE mount.
-func (m mountEntry) owner() int {
-	for option := range strings.SplitSeq(m.superOptions, ",") {
+// ownerOf finds the user who made a FUSE mount.
+func ownerOf(m overlayfallback.MountInfo) int {
+	for option := range strings.SplitSeq(m.SuperOptions, ",") {
 		if id, ok := strings.CutPrefix(option, "user_id="); ok {
 			uid, err := strconv.Atoi(id)
 			if err == nil {

@@ -163,18 +163,6 @@ func TestPlanSaysWhy(t *testing.T) {
 	r.wantStatus(t, exitFailed).wantOneLine(t, b.dir+"/missing")
 }
 
-func TestMountEntryUnescapes(t *testing.T) {
-	entry, ok := parseMountEntry(`36 35 0:98 / /mnt\040a\134b rw shared:1 - fuse.unionfs-deep a\011b rw,user_id=1000,group_id=0`)
-	if !ok || entry.id != 36 || entry.device != "0:98" || entry.point != `/mnt a\b` || entry.source != "a\tb" || entry.owner() != 1000 {
-		t.Errorf("%+v", entry)
-	}
-	for _, line := range []string{"", "36 35 98:0 / /mnt rw", "x 35 98:0 / /mnt rw - ext4 /dev/sda rw", " - a b c"} {
-		if entry, ok := parseMountEntry(line); ok {
-			t.Errorf("%q gave %+v", line, entry)
-		}
-	}
-}
-
 func TestRelativePathsAreTakenFromTheWorkingDirectory(t *testing.T) {
 	for _, route := range []string{"overlay", "fuse"} {
 		t.Run(route, func(t *testing.T) {

@@ -57,7 +57,7 @@ func TestPodmanBuildsAndMountsImages(t *testing.T) {
 	t.Cleanup(func() { p.run(dir, "rm", "--all", "--force") })
 	container := p.run(dir, "create", "two", "/bin/true")
 	merged := p.run(dir, "mount", container)
-	if entry, err := mountAt(merged); err != nil || entry.fsType != overlayfallback.FSType {
+	if entry, err := overlayfallback.MountAt(merged); err != nil || entry.Type != overlayfallback.FSType {
 		t.Errorf("mounted: %+v, %v", entry, err)
 	}
 	write(t, merged, map[string]string{"etc/new": "new"})

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unionfs-deep/unionfs-deep/overlayfallback"
 )
 
 // program is the path of the real program, which every test here runs as a user would.
@@ -183,7 +185,7 @@ func (b bed) wantContent(t *testing.T, name, content string) {
 
 func (b bed) wantUnmounted(t *testing.T) {
 	t.Helper()
-	if entry, err := mountAt(b.target); err == nil {
+	if entry, err := overlayfallback.MountAt(b.target); err == nil {
 		t.Errorf("%s is mounted: %+v", b.target, entry)
 	}
 	entries, err := os.ReadDir(b.target)

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unionfs-deep/unionfs-deep/overlayfallback"
 )
 
 // daemonOf returns the id of the one process of the program that runs.
@@ -26,26 +28,39 @@ func daemonOf(t *testing.T) int {
 	return ids[0]
 }
 
-// foreground mounts in the foreground and returns the running command once the mount answers.
-func foreground(t *testing.T, b bed, environment []string, args ...string) *exec.Cmd {
+// foreground mounts in the foreground and returns, once the mount answers, the running command and the socket on which it
+// tells systemd how it fares. The mount is listed a moment earlier, when a signal would still make the mounting fail.
+func foreground(t *testing.T, b bed, args ...string) (*exec.Cmd, *net.UnixConn) {
 	t.Helper()
+	address := filepath.Join(b.dir, "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { socket.Close() })
+	socket.SetReadDeadline(time.Now().Add(patience))
 	cmd := exec.Command(program, append(args, b.target)...)
-	cmd.Env = append(os.Environ(), environment...)
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+address)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(patience)
-	for {
-		if _, err := mountAt(b.target); err == nil {
-			return cmd
-		}
-		if time.Now().After(deadline) {
-			cmd.Process.Kill()
-			t.Fatalf("%v: not mounted after %v", cmd.Args, patience)
-		}
-		time.Sleep(5 * time.Millisecond)
+	if got := told(t, socket); got != "READY=1" {
+		cmd.Process.Kill()
+		t.Fatalf("%v: systemd was told %q", cmd.Args, got)
 	}
+	return cmd, socket
+}
+
+// told returns the next message to systemd.
+func told(t *testing.T, socket *net.UnixConn) string {
+	t.Helper()
+	message := make([]byte, 100)
+	n, err := socket.Read(message)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(message[:n])
 }
 
 func TestDaemonStandsOnItsOwn(t *testing.T) {
@@ -98,7 +113,7 @@ func TestDaemonInUseServesOpenFilesAfterASignal(t *testing.T) {
 	}
 	unix.Kill(daemonOf(t), unix.SIGTERM)
 	deadline := time.Now().Add(patience)
-	for err := error(nil); err == nil; _, err = mountAt(b.target) {
+	for err := error(nil); err == nil; _, err = overlayfallback.MountAt(b.target) {
 		if time.Now().After(deadline) {
 			t.Fatal("still mounted")
 		}
@@ -173,7 +188,7 @@ func waitForProcesses(t *testing.T, n int) {
 func TestForegroundEndsWithTheMount(t *testing.T) {
 	forEachRoute(t, func(t *testing.T, route string) {
 		b := newBed(t)
-		cmd := foreground(t, b, nil, "mount", "--foreground", "--route", route, "-o", b.lowerdir())
+		cmd, _ := foreground(t, b, "mount", "--foreground", "--route", route, "-o", b.lowerdir())
 		b.wantContent(t, "top", "0")
 		run(t, "umount", b.target).wantStatus(t, 0)
 		if err := cmd.Wait(); err != nil {
@@ -185,7 +200,7 @@ func TestForegroundEndsWithTheMount(t *testing.T) {
 func TestForegroundOfTheDropInForm(t *testing.T) {
 	requireFUSE(t)
 	b := newBed(t)
-	cmd := foreground(t, b, nil, "-f", "-o", b.lowerdir())
+	cmd, _ := foreground(t, b, "-f", "-o", b.lowerdir())
 	cmd.Process.Signal(unix.SIGTERM)
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)
@@ -196,23 +211,14 @@ func TestForegroundOfTheDropInForm(t *testing.T) {
 func TestForegroundTellsSystemd(t *testing.T) {
 	requireFUSE(t)
 	b := newBed(t)
-	address := filepath.Join(b.dir, "notify")
-	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
+	cmd, socket := foreground(t, b, "mount", "-f", "--route", "fuse", "-o", b.lowerdir())
+	cmd.Process.Signal(unix.SIGTERM)
+	if got := told(t, socket); got != "STOPPING=1" {
+		t.Errorf("systemd was told %q at the end", got)
 	}
-	defer socket.Close()
-	socket.SetReadDeadline(time.Now().Add(patience))
-	cmd := foreground(t, b, []string{"NOTIFY_SOCKET=" + address}, "mount", "-f", "--route", "fuse", "-o", b.lowerdir())
-	for _, want := range []string{"READY=1", "STOPPING=1"} {
-		message := make([]byte, 100)
-		n, err := socket.Read(message)
-		if err != nil || string(message[:n]) != want {
-			t.Errorf("systemd was told %q, %v; want %q", message[:n], err, want)
-		}
-		cmd.Process.Signal(unix.SIGTERM)
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
 	}
-	cmd.Wait()
 }
 
 func TestMetrics(t *testing.T) {

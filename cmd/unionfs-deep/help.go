@@ -83,7 +83,8 @@ const optionsHelp = `  lowerdir=A:B:C          read-only layers, the topmost fir
                           file system; without them the union is read-only
   ro                      write nothing, not even to the upper directory
   redirect_dir=on|follow|nofollow|off, metacopy=on|off, index=on|off,
-  xino=on|auto|off, nfs_export=on|off, userxattr, volatile
+  xino=on|auto|off, nfs_export=on|off, uuid=on|auto|null|off,
+  verity=on|require|off, userxattr, volatile
                           as in the kernel's documentation of overlayfs
   context=LABEL           and fscontext, defcontext, rootcontext: SELinux labels
   nosuid, nodev, noexec, noatime, private, shared, ...
@@ -94,9 +95,12 @@ of the fuse route alone:
   fastpath=auto|cache|passthrough|off
                           how much the kernel answers by itself; off sends the
                           daemon one message an operation
+  timeout=SECONDS         how long the kernel may keep names and attributes; 0 is
+                          not at all, and without it until they change
   writeback               let the kernel gather writes
   allow_other             let other users in (where fusermount3 mounts)
   max_read=BYTES          the most that one read may ask for
+  fsname=SOURCE           what the list of mounts shows as the source
 In a path write \: for a colon, \, for a comma and \\ for a backslash. A file of
 layers (--layers-file) needs no such thing.
 `

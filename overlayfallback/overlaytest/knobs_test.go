@@ -14,8 +14,22 @@ var (
 	opCount   = flag.Int("ops", 200, "operations of each random program")
 )
 
-// TestMain also turns the test binary into a server of one mount: see Main.
-func TestMain(m *testing.M) { Main(m) }
+// TestMain also turns the test binary into a server of one mount: see Main. For an ordinary user it leaves out, with one reason
+// in place of a thousand, all but what runs in a user namespace.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if os.Geteuid() != 0 && flag.Lookup("test.run").Value.String() == "" {
+		flag.Set("test.run", "^(TestAsRoot|TestUserNamespace)$")
+	}
+	Main(m)
+}
+
+// TestAsRoot stands for all that an ordinary user cannot run.
+func TestAsRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, as all tests of this package but TestUserNamespace do: their layers hold files of several users, devices and trusted xattrs")
+	}
+}
 
 // routes returns the routes to judge: those asked for, or the given ones.
 func routes(defaults ...Route) []Route {

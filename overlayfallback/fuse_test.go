@@ -21,8 +21,12 @@ func needFUSE(t *testing.T) {
 
 func TestFUSERoute(t *testing.T) {
 	needFUSE(t)
-	deep := newScene(t, 2*maxLayers)
-	for _, layers := range []int{1, 7, 2 * maxLayers} {
+	depths := []int{1, 7, 2 * maxLayers, 10_000}
+	if testing.Short() {
+		depths = depths[:3]
+	}
+	deep := newScene(t, depths[len(depths)-1])
+	for _, layers := range depths {
 		for _, writable := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%d/writable=%t", layers, writable), func(t *testing.T) {
 				s := deep.top(t, layers)

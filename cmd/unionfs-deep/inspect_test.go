@@ -75,7 +75,7 @@ func TestInspectNamesTheSupplier(t *testing.T) {
 }
 
 func TestInspectStopsAtAnOpaqueDirectory(t *testing.T) {
-	requireRoot(t)
+	requireInitialRoot(t)
 	b := newBed(t)
 	if err := unix.Setxattr(filepath.Join(b.lower[1], "dir"), whiteout.Trusted.Opaque(), []byte("y"), 0); err != nil {
 		t.Fatal(err)
@@ -114,7 +114,7 @@ func TestInspectCountsRequests(t *testing.T) {
 }
 
 func TestInspectAnswersNoStranger(t *testing.T) {
-	requireRoot(t)
+	requireInitialRoot(t)
 	requireFUSE(t)
 	b := newBed(t)
 	b.mount(t, "fuse", "-o", b.lowerdir())
@@ -195,16 +195,11 @@ func TestInspectDoesNotGuessWhereShortNamesLead(t *testing.T) {
 func TestInspectOfAStackedMount(t *testing.T) {
 	requireRoot(t)
 	b := newBed(t)
-	var list strings.Builder
-	for i := range 600 {
-		dir := write(t, filepath.Join(b.dir, "stack", strconv.Itoa(i)), map[string]string{"file" + strconv.Itoa(i): "x"})
-		list.WriteString(dir + "\n")
-	}
 	cmd := exec.Command(program, "mount", "--route", "stacked", "--layers-file", "-", b.target)
-	cmd.Stdin = strings.NewReader(list.String())
+	cmd.Stdin = strings.NewReader(b.deep(t, 600))
 	runCommand(t, cmd).wantStatus(t, 0)
 	b.wantContent(t, "file599", "x")
-	if found := inspectJSON(t, b.target, "file7"); found.Route != "stacked" || found.Supplier.Layer != filepath.Join(b.dir, "stack/7") {
+	if found := inspectJSON(t, b.target, "file7"); found.Route != "stacked" || found.Supplier.Layer != filepath.Join(b.dir, "deep/7") {
 		t.Errorf("%+v, supplied by %+v", found, found.Supplier)
 	}
 	run(t, "inspect", b.target, "file599").wantStatus(t, exitFailed).wantOneLine(t, "file599", "stacked below")

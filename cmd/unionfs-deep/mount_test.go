@@ -121,13 +121,9 @@ func TestMountTakesPathsThatNeedNoEscapingInAFile(t *testing.T) {
 func TestMountOf1200LayersFallsBackToFUSE(t *testing.T) {
 	requireFUSE(t)
 	b := newBed(t)
-	var list strings.Builder
-	for i := range 1200 {
-		dir := write(t, filepath.Join(b.dir, fmt.Sprintf("layer%04d", i)), map[string]string{fmt.Sprint("file", i): "x"})
-		list.WriteString(dir + "\n")
-	}
+	list := b.deep(t, 1200)
 	plan := exec.Command(program, "plan", "--json", "--layers-file", "-", b.target)
-	plan.Stdin = strings.NewReader(list.String())
+	plan.Stdin = strings.NewReader(list)
 	var got overlayfallback.Plan
 	if err := json.Unmarshal([]byte(runCommand(t, plan).wantStatus(t, 0).stdout), &got); err != nil {
 		t.Fatal(err)
@@ -136,12 +132,27 @@ func TestMountOf1200LayersFallsBackToFUSE(t *testing.T) {
 		t.Errorf("plan: %+v", got)
 	}
 	mount := exec.Command(program, "mount", "--layers-file", "-", b.target)
-	mount.Stdin = strings.NewReader(list.String())
+	mount.Stdin = strings.NewReader(list)
 	runCommand(t, mount).wantStatus(t, 0)
 	b.wantContent(t, "file1199", "x")
 	entries, err := os.ReadDir(b.target)
 	if err != nil || len(entries) != 1200 {
 		t.Errorf("%d entries, %v", len(entries), err)
+	}
+}
+
+// TestForcedRouteTooSmall asks for more layers than a route holds; the answer names the limit and the route that would do.
+func TestForcedRouteTooSmall(t *testing.T) {
+	requireRoot(t)
+	b := newBed(t)
+	list := b.deep(t, 1000)
+	for route, limit := range map[string]string{"overlay": "500", "stacked": "999"} {
+		for _, command := range []string{"plan", "mount"} {
+			cmd := exec.Command(program, command, "--route", route, "--layers-file", "-", b.target)
+			cmd.Stdin = strings.NewReader(list)
+			runCommand(t, cmd).wantStatus(t, exitFailed).wantOneLine(t, route, "1000 layers", limit, "the route fuse would work")
+			b.wantUnmounted(t)
+		}
 	}
 }
 

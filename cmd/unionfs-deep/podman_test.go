@@ -19,7 +19,7 @@ type podman struct {
 
 func newPodman(t *testing.T) podman {
 	t.Helper()
-	requireRoot(t)
+	requireInitialRoot(t)
 	requireFUSE(t)
 	if _, err := exec.LookPath("podman"); err != nil {
 		t.Skip("podman is not installed")

@@ -163,6 +163,16 @@ func newBed(t *testing.T) bed {
 	return b
 }
 
+// deep makes layers that each hold a file of its own, and returns their paths, the topmost first, as a list for --layers-file.
+func (b bed) deep(t *testing.T, layers int) string {
+	t.Helper()
+	var list strings.Builder
+	for i := range layers {
+		list.WriteString(write(t, filepath.Join(b.dir, "deep", strconv.Itoa(i)), map[string]string{"file" + strconv.Itoa(i): "x"}) + "\n")
+	}
+	return list.String()
+}
+
 func (b bed) lowerdir() string { return "lowerdir=" + strings.Join(b.lower, ":") }
 func (b bed) writable() string { return b.lowerdir() + ",upperdir=" + b.upper + ",workdir=" + b.work }
 
@@ -223,10 +233,41 @@ func requireFUSE(t *testing.T) {
 	}
 }
 
-// requireRoot skips a test of kernel mounts, or of other users, where this user may not do that.
+// requireRoot skips a test of kernel mounts where this user may make none. Root of a user namespace will do.
 func requireRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: kernel overlayfs mounts, or processes of other users")
+		t.Skip("needs root, here or in a user namespace (see TestInUserNamespace): kernel overlayfs mounts")
+	}
+}
+
+// requireInitialRoot skips a test of other users, or of trusted xattrs, which root of a user namespace does not have.
+func requireInitialRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 || inUserNamespace(t) {
+		t.Skip("needs root outside of any user namespace: other users, or trusted xattrs")
+	}
+}
+
+func inUserNamespace(t *testing.T) bool {
+	t.Helper()
+	return overlayfallback.Probe(t.Context()).UserNamespace
+}
+
+// TestInUserNamespace runs all the tests again as root of a user namespace, where kernel overlayfs takes user.overlay.*
+// xattrs. For an ordinary user that is the only way to the kernel's mounts.
+func TestInUserNamespace(t *testing.T) {
+	if inUserNamespace(t) {
+		t.Skip("this is in a user namespace already")
+	}
+	if out, err := exec.Command("unshare", "-Urm", "true").CombinedOutput(); err != nil {
+		t.Skipf("user namespaces are not to be had: %v: %s", err, out)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "unshare", "-Urm", "--kill-child", os.Args[0], "-test.v")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestMountReadWrite/overlay ") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -155,10 +155,9 @@ func (c *copyUp) copyData() error {
 	if c.fd < 0 {
 		return nil
 	}
-	if c.metaOnly && c.st.Size > 0 {
+	if c.metaOnly {
 		return unix.Ftruncate(c.fd, int64(c.st.Size))
 	}
-	c.metaOnly = false
 	from, err := c.f.openData(c.n, c.f.dataState(c.n))
 	if err != nil {
 		return err
@@ -229,7 +228,7 @@ func (c *copyUp) copyXattrs(to place) error {
 // mayLose tells the xattrs that are no loss where the upper layer cannot hold them (ovl_must_copy_xattr). Labels of
 // security modules are set by these themselves.
 func mayLose(name string) bool {
-	return name != "security.capability" && !strings.HasPrefix(name, "system.posix_acl_")
+	return name != capability && !strings.HasPrefix(name, "system.posix_acl_")
 }
 
 // setOrigin marks the copy with where it came from, so that it keeps its inode number, and with being without data.
@@ -356,17 +355,21 @@ func (c *copyUp) settle(parent *node, name string) {
 	}
 	if parent != nil && parent.dir.listing != nil {
 		if e := parent.dir.listing.Find(name); e != nil {
-			e.Place, e.Ino, e.Covers = layers.InUpper, c.ino, true
+			parent.dir.listing.CopiedUp(e, c.ino)
 		}
 	}
 	f.tree.Unlock()
 	if n.dir == nil && !c.metaOnly {
-		f.stack.Cache.Drop(fileKey(n))
+		f.stack.Cache.Drop(dataKey(n, false))
 		f.backings.Drop(n.id)
 	}
 	// The copy has other times, maybe another link count, and its directory has changed as well.
 	f.attributesChanged(n)
-	if parent != nil {
+	switch {
+	case parent == nil:
+	case c.broken:
+		f.listingChanged(parent) // the entry has another inode number
+	default:
 		f.attributesChanged(parent)
 	}
 }
@@ -383,7 +386,7 @@ func (f *FS) completeMetacopy(cancel <-chan struct{}, n *node, limit int64) erro
 	if err := layers.Stat(p.File, p.name, &st); err != nil {
 		return err
 	}
-	fd, err := openForCopy(p)
+	fd, err := openForWriting(p)
 	if err != nil {
 		return err
 	}
@@ -402,22 +405,22 @@ func (f *FS) completeMetacopy(cancel <-chan struct{}, n *node, limit int64) erro
 	f.tree.Lock()
 	n.ext.metacopy, n.ext.data = false, nil
 	f.tree.Unlock()
-	f.stack.Cache.Drop(fileKey(n))
+	f.stack.Cache.Drop(dataKey(n, false))
 	f.backings.Drop(n.id)
 	f.copyUps.Add(1)
 	return nil
 }
 
-func openForCopy(p place) (int, error) {
+func openForWriting(p place) (int, error) {
 	if p.name == "" {
 		return unix.Open(procName(p), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	}
 	return layers.OpenFile(p.File, p.name, unix.O_RDWR)
 }
 
-// fillMetacopy writes the data and puts back what writing changed: the capabilities and the times.
+// fillMetacopy writes the data and puts back the capabilities that writing dropped. The time of modification stays as
+// writing left it, as with the kernel.
 func (f *FS) fillMetacopy(cancel <-chan struct{}, from, to int, st *unix.Statx_t, limit int64) error {
-	const capability = "security.capability"
 	caps, capErr := layers.ReadXattr(to, "", capability)
 	size := min(int64(st.Size), limit)
 	if err := copyData(cancel, from, to, size); err != nil {
@@ -428,9 +431,6 @@ func (f *FS) fillMetacopy(cancel <-chan struct{}, from, to int, st *unix.Statx_t
 		if err := layers.Setxattr(to, "", capability, caps, 0); err != nil {
 			return err
 		}
-	}
-	if err := utimens(place{layers.Borrow(to), ""}, timesOf(st)); err != nil {
-		return err
 	}
 	return f.syncFile(to, false)
 }

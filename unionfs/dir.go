@@ -200,7 +200,7 @@ func (f *FS) adoptNew(parent *node, up *layers.File, name string, covers bool, f
 	n := newUpperNode(f, st)
 	f.nameNew(parent, name, n, covers)
 	if fd >= 0 {
-		f.stack.Cache.Put(fileKey(n), fd, true).Release()
+		f.stack.Cache.Put(dataKey(n, true), fd, true).Release()
 	}
 	return n, nil
 }
@@ -294,7 +294,7 @@ func (f *FS) link(cancel <-chan struct{}, parentID uint64, name string, n *node)
 	if err != nil {
 		return err
 	}
-	if f.isGone(n) {
+	if n.upper.Load() == 0 && f.isGone(n) { // of an upper one its file system knows
 		return unix.ENOENT
 	}
 	up, err := f.prepareParent(cancel, parent, name)

@@ -38,7 +38,7 @@
 //	node.mu              copy-up of the node; losing its last name. Two nodes: the lower node id first.
 //	  directory.mu       reading the directory's layers; changing names in its upper directory. Two: the lower node id first.
 //	    FS.tree          the inode table, names, listings: memory only, never while a system call runs
-//	      layers.Cache, opens, perf.Backings   leaves
+//	      layers.Cache, opens, perf.Backings, upperLayer.whiteoutMu   leaves
 //
 // A parent is copied up before its child's lock is taken. No lock is held while the kernel is notified, but those of the
 // request itself, which the notification (attributes alone) does not wait for.

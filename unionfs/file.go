@@ -47,7 +47,7 @@ func (f *FS) open(cancel <-chan struct{}, n *node, in *fuse.OpenIn) error {
 	if err := f.copyUpData(cancel, n, 0); err != nil {
 		return err
 	}
-	file, err := f.data(n)
+	file, err := f.dataToWrite(n)
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (f *FS) writableData(cancel <-chan struct{}, id uint64) (*node, *layers.Fil
 	if err := f.copyUpData(cancel, n, wholeFile); err != nil {
 		return nil, nil, err
 	}
-	file, err := f.data(n)
+	file, err := f.dataToWrite(n)
 	return n, file, err
 }
 
@@ -189,13 +189,20 @@ func (f *FS) attributesChanged(n *node) {
 	}
 }
 
+// listingChanged makes the kernel ask for a directory's entries again too. The pages that it drops are locked for moments
+// only, never while it waits for an answer.
+func (f *FS) listingChanged(n *node) {
+	if conn := f.conn.Load(); conn != nil {
+		_ = conn.InvalInode(n.id, 0, 0)
+	}
+}
+
 // pwrite writes all of data. Pages that are written back after the process has done its write must not cost the file its
 // capabilities, which the layer's file system drops at each write.
 func pwrite(fd int, data []byte, off int64, flags uint32) (int, error) {
 	if flags&fuse.WRITE_CACHE == 0 {
 		return pwriteAll(fd, data, off)
 	}
-	const capability = "security.capability"
 	value, err := layers.ReadXattr(fd, "", capability)
 	n, werr := pwriteAll(fd, data, off)
 	if err == nil {

@@ -146,6 +146,17 @@ func (f *FS) Serve(dev *os.File) error {
 // Ready is closed once the kernel and the union have agreed on the protocol and requests are answered.
 func (f *FS) Ready() <-chan struct{} { return f.ready }
 
+// SettlePoll is for a process that uses the union which it serves itself. It is to be called with the path of the mount
+// before the first file there is opened by os.Open, which otherwise can hang: see perf.Conn.SettlePoll. It gives ENOTCONN
+// before Serve.
+func (f *FS) SettlePoll(mountPoint string) error {
+	conn := f.conn.Load()
+	if conn == nil {
+		return unix.ENOTCONN
+	}
+	return conn.SettlePoll(mountPoint)
+}
+
 // Close gives back the descriptors and the work directory's lock. It is called after Serve has returned.
 func (f *FS) Close() error {
 	f.stack.Close()

@@ -1,5 +1,7 @@
 package unionfs
 
+import "strings"
+
 // maxHandles bounds the forgotten nodes that a file handle can still reach. A handle names a node id, and the kernel does
 // not say for which nodes handles were made (name_to_handle_at(2)), so the latest ones to be forgotten are remembered: about
 // 10 MB at most.
@@ -35,7 +37,7 @@ func (t *handleTable) remember(n *node) {
 		t.order[t.next] = n.id
 		t.next = (t.next + 1) % maxHandles
 	}
-	key := handleKey{n.parent.id, n.name}
+	key := handleKey{n.parent.id, strings.Clone(n.name)} // its directory's names lie in one piece of memory
 	t.byID[n.id], t.byName[key] = key, n.id
 	if n.ext != nil && n.ext.shared {
 		t.byInode[n.ext.inoKey], t.inodes[n.id] = n.id, n.ext.inoKey

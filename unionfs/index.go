@@ -198,7 +198,7 @@ func (f *FS) linkUp(n *node, parent *node, name string) error {
 	f.tree.Lock()
 	defer f.tree.Unlock()
 	if e := parent.dir.listing.Find(name); e != nil {
-		e.Place, e.Ino, e.Covers = layers.InUpper, n.upper.Load(), true
+		parent.dir.listing.CopiedUp(e, n.upper.Load())
 	}
 	return nil
 }

@@ -162,7 +162,7 @@ func (f *FS) truncate(cancel <-chan struct{}, n *node, size uint64, in *fuse.Set
 	if err := f.copyUpData(cancel, n, int64(size)); err != nil {
 		return err
 	}
-	file, err := f.data(n)
+	file, err := f.dataToWrite(n)
 	if err != nil {
 		return err
 	}
@@ -175,12 +175,21 @@ func (f *FS) truncate(cancel <-chan struct{}, n *node, size uint64, in *fuse.Set
 	return unix.Ftruncate(file.FD, int64(size))
 }
 
-// changeNothing is a chown(2) that names no owner: set-id bits go, and the time of change is set. (The kernel sends the same
-// before root writes to a file with capabilities, where set-id bits should stay: the two cannot be told apart.)
+// capability is the xattr of a file's capabilities.
+const capability = "security.capability"
+
+// changeNothing is a chown(2) that names no owner: set-id bits go, and the time of change is set. The kernel sends the same
+// before a write to a file whose capabilities it has just removed (ATTR_KILL_PRIV). Where root writes, the set-id bits stay
+// then; and chown, which cannot be told apart where a file has both, is by far the rarer.
 func (f *FS) changeNothing(p place, n *node, in *fuse.SetAttrIn) error {
-	if n.kind == unix.S_IFREG && in.Uid != 0 {
-		if err := dropForeignSgid(p, &in.Caller); err != nil {
-			return err
+	if n.kind == unix.S_IFREG {
+		if f.setDropsPrivileges(n, false) && in.Uid == 0 {
+			return nil
+		}
+		if in.Uid != 0 {
+			if err := dropForeignSgid(p, &in.Caller); err != nil {
+				return err
+			}
 		}
 	}
 	return unix.Fchownat(p.FD, p.name, -1, -1, unix.AT_SYMLINK_NOFOLLOW|emptyPath(p.name))

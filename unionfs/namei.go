@@ -149,15 +149,15 @@ func (f *FS) resolve(parent *node, name string, at layers.Candidates, st *unix.S
 	if err != nil {
 		return nil, err
 	}
-	adopted := f.adopt(parent, name, n, key)
+	adopted, err := f.adopt(parent, name, n, key, found.Stat.Nlink > 1)
 	if adopted == n {
 		*st = found.Stat
 	}
-	return adopted, nil
+	return adopted, err
 }
 
 // newNode makes the node of what was found under a name of the upper directory up or of lower ones. The key is that of an
-// inode with several names that are one node, else zero.
+// inode whose names are one node, else zero.
 func (f *FS) newNode(parent *node, up *layers.File, name string, found *layers.Found) (*node, inodeKey, error) {
 	n := &node{kind: found.Mode, lower: found.Lower, lowerName: found.LowerName}
 	if found.Mode == unix.S_IFDIR {
@@ -178,7 +178,7 @@ func (f *FS) newNode(parent *node, up *layers.File, name string, found *layers.F
 		return n, inodeKey{}, f.fixUpperDirectory(n, parent, up, name)
 	}
 	f.fixUpperFile(n, up, name)
-	return n, upperKey(n, st), nil
+	return n, upperKey(n, st.Ino), nil
 }
 
 // lowerKey says whether the names of a lower hard link are one node. They are where none of them will be copied up, or
@@ -190,14 +190,12 @@ func (f *FS) lowerKey(n *node, st *unix.Statx_t) inodeKey {
 	return inodeKey{ino: f.stack.InoOf(st)}
 }
 
-func upperKey(n *node, st *unix.Statx_t) inodeKey {
-	if st.Nlink < 2 {
-		return inodeKey{}
-	}
+// upperKey is the key of an upper file, also of one that has a single name left: others may have gone while it is open.
+func upperKey(n *node, ino uint64) inodeKey {
 	if n.ext != nil && n.ext.index != "" {
 		return inodeKey{ino: n.ino.Load()}
 	}
-	return inodeKey{upper: true, ino: st.Ino}
+	return inodeKey{upper: true, ino: ino}
 }
 
 // entry fills a reply that tells the kernel of a node whose look-up was counted. On an error the look-up is taken back.

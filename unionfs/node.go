@@ -39,6 +39,8 @@ type extension struct {
 	pin   *layers.File // open file that keeps a nameless inode reachable
 	gone  bool         // its last name was removed
 
+	dropsPrivileges bool // its capabilities have just been removed, as before a write
+
 	metacopy bool          // the topmost file has metadata only
 	data     *layers.Place // where a metacopy file's data is, nil where it is nowhere
 	dataName string
@@ -124,27 +126,36 @@ func (f *FS) directory(id uint64) (*node, error) {
 }
 
 // adopt puts a new node into the table under a name, or returns the one that is there already or that is the same inode
-// under another name. It counts one look-up.
-func (f *FS) adopt(parent *node, name string, n *node, key inodeKey) *node {
+// under another name. It counts one look-up. An inode that has several names is to be found by its key from now on. ENOENT or
+// ESTALE mean that the name has gone, or was copied up, since it was looked up.
+func (f *FS) adopt(parent *node, name string, n *node, key inodeKey, several bool) (*node, error) {
 	f.tree.Lock()
 	defer f.tree.Unlock()
 	e := parent.dir.listing.Find(name)
-	if e != nil && e.Value != nil {
+	switch {
+	case e == nil:
+		return nil, unix.ENOENT
+	case e.Value != nil:
 		e.Value.lookups++
-		return e.Value
+		return e.Value, nil
+	case e.Place == layers.InUpper && n.upper.Load() == 0:
+		return nil, unix.ESTALE
 	}
 	if key.ino != 0 {
 		if old := f.byInode[key]; old != nil {
 			old.lookups++
+			old.ext.gone = false
 			f.attachLocked(old, parent, name)
-			return old
+			return old, nil
 		}
+	}
+	if key.ino != 0 && several {
 		n.extraLocked().shared, n.ext.inoKey = true, key
 		f.byInode[key] = n
 	}
 	f.insertLocked(n, parent, name)
 	f.attachLocked(n, parent, name)
-	return n
+	return n, nil
 }
 
 // insertLocked gives a node its id and the kernel's first look-up.
@@ -270,7 +281,8 @@ func (f *FS) closeNode(n *node) {
 	}
 	switch {
 	case n.kind == unix.S_IFREG:
-		f.stack.Cache.Drop(fileKey(n))
+		f.stack.Cache.Drop(dataKey(n, true))
+		f.stack.Cache.Drop(dataKey(n, false))
 		f.backings.Drop(n.id)
 	case n.dir != nil && n.ext != nil && n.ext.gone:
 		f.stack.Cache.Drop(layers.Key{Ino: n.upper.Load()})

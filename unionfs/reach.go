@@ -75,7 +75,7 @@ func (f *FS) upperPlace(n *node) (place, error) {
 	}
 	if n.kind == unix.S_IFREG {
 		// Its open data, if that is the upper file's: the descriptor cannot become another file.
-		if file := f.stack.Cache.Get(fileKey(n)); file != nil {
+		if file := f.stack.Cache.Get(dataKey(n, true)); file != nil {
 			if file.Writable {
 				return place{file, ""}, nil
 			}
@@ -150,8 +150,15 @@ func (f *FS) statLower(n *node, st *unix.Statx_t) error {
 	return layers.Stat(p.File, p.name, st)
 }
 
-// fileKey is the cache key of a node's data.
-func fileKey(n *node) layers.Key { return layers.Key{Ino: n.id, File: true} }
+// dataKey is the cache key of a node's data: of the upper file, or of a lower one. There are two, so that who opens the lower
+// file just when it is copied up does not leave it where others look for the copy.
+func dataKey(n *node, upper bool) layers.Key {
+	key := layers.Key{Ino: n.id, File: true}
+	if !upper {
+		key.Layer = 1
+	}
+	return key
+}
 
 // data returns a node's open data, to be released by the caller: of the upper file for reading and writing, of a lower
 // one for reading. ESTALE means that its layer does not hold it any more.
@@ -160,10 +167,11 @@ func (f *FS) data(n *node) (*layers.File, error) {
 		return nil, unix.EINVAL
 	}
 	for range retries {
-		if file := f.stack.Cache.Get(fileKey(n)); file != nil {
+		state := f.dataState(n)
+		key := dataKey(n, state.upper != 0)
+		if file := f.stack.Cache.Get(key); file != nil {
 			return file, nil
 		}
-		state := f.dataState(n)
 		file, err := f.openData(n, state)
 		if err == nil && f.dataState(n) == state {
 			return file, nil
@@ -171,13 +179,39 @@ func (f *FS) data(n *node) (*layers.File, error) {
 		if err == nil {
 			// It was copied up meanwhile: what was opened is out of date.
 			file.Release()
-			f.stack.Cache.Drop(fileKey(n))
+			f.stack.Cache.Drop(key)
 		} else if state.upper == 0 || err != unix.ENOENT && err != unix.ELOOP && err != unix.ENXIO {
 			return nil, err
 		}
 		runtime.Gosched()
 	}
 	return nil, unix.ESTALE
+}
+
+// dataToWrite is data, for who is going to change a file that is in the upper layer. One that could only be opened for reading
+// is tried again: its file system may allow it by now, and says why where it does not.
+func (f *FS) dataToWrite(n *node) (*layers.File, error) {
+	file, err := f.data(n)
+	if err != nil || file.Writable {
+		return file, err
+	}
+	file.Release()
+	p, err := f.upperPlace(n)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Release()
+	fd, err := openForWriting(p)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Ino != n.upper.Load() {
+		unix.Close(fd)
+		return nil, unix.ESTALE // the name is another file's by now
+	}
+	f.stack.Cache.Drop(dataKey(n, true))
+	return f.stack.Cache.Put(dataKey(n, true), fd, true), nil
 }
 
 // dataState says where a node's data is: in the upper inode, or in a file of a lower layer.
@@ -216,7 +250,7 @@ func (f *FS) openData(n *node, s dataState) (*layers.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.stack.Cache.Put(fileKey(n), fd, false), nil
+	return f.stack.Cache.Put(dataKey(n, false), fd, false), nil
 }
 
 // openUpperData opens the upper file for writing too, where its file system lets it. It gives ENOENT where the name was
@@ -244,5 +278,5 @@ func (f *FS) openUpperData(n *node, ino uint64) (*layers.File, error) {
 		unix.Close(fd)
 		return nil, unix.ENOENT
 	}
-	return f.stack.Cache.Put(fileKey(n), fd, writable), nil
+	return f.stack.Cache.Put(dataKey(n, true), fd, writable), nil
 }

@@ -82,6 +82,9 @@ func (f *FS) readDir(in *fuse.ReadIn, add func(e *fuse.DirEntry, parent *node, r
 	if err := f.list(n); err != nil {
 		return err
 	}
+	if in.Offset == 0 {
+		f.dropImpure(n)
+	}
 	for offset := in.Offset; ; {
 		e, ok := f.nextEntry(n, offset)
 		if !ok {
@@ -92,6 +95,22 @@ func (f *FS) readDir(in *fuse.ReadIn, add func(e *fuse.DirEntry, parent *node, r
 			return err
 		}
 		offset = e.Off
+	}
+}
+
+// dropImpure takes the mark off a directory that holds nothing which came from below any more, as far as that is seen at
+// once: it is empty. The kernel does the same when it reads a directory (ovl_cache_get_impure).
+func (f *FS) dropImpure(n *node) {
+	if !n.dir.impure.Load() || len(n.dir.places) > 0 || f.writable() != nil || f.mustBeEmpty(n) != nil {
+		return
+	}
+	up, err := f.upperDir(n)
+	if err != nil || up == nil {
+		return
+	}
+	defer up.Release()
+	if layers.Removexattr(up.FD, "", f.stack.Namespace().Impure()) == nil {
+		n.dir.impure.Store(false)
 	}
 }
 

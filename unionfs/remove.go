@@ -44,6 +44,7 @@ func (f *FS) remove(cancel <-chan struct{}, parentID uint64, name string, isDir 
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	defer f.letGoNamed(n)
 	if err := f.keep(n); err != nil {
 		return err
 	}
@@ -124,11 +125,37 @@ func (f *FS) removeIn(up *layers.File, name string, isDir, inUpper, hide bool) e
 
 // whiteout hides a lower name.
 func (f *FS) whiteout(up *layers.File, name string) error {
-	err := unix.Mknodat(up.FD, name, whiteout.DeviceMode, whiteout.DeviceNumber)
+	err := f.upper.linkWhiteout(up.FD, name)
 	if err != unix.EPERM {
 		return err
 	}
 	return f.xattrWhiteout(up.FD, name, up)
+}
+
+// linkWhiteout makes a whiteout under a name of a directory. All are links of one, made in the work directory, whose owner
+// is the server's whatever the directory passes on (ovl_whiteout). EPERM means that devices may not be made here.
+func (u *upperLayer) linkWhiteout(dir int, name string) error {
+	u.whiteoutMu.Lock()
+	defer u.whiteoutMu.Unlock()
+	if u.whiteout != "" {
+		err := unix.Linkat(u.work, u.whiteout, dir, name, 0)
+		if err == nil || err == unix.EEXIST {
+			return err
+		}
+		// It has as many links as it may, or has gone.
+		_ = unix.Unlinkat(u.work, u.whiteout, 0)
+		u.whiteout = ""
+	}
+	temp := u.temp()
+	if err := unix.Mknodat(u.work, temp, whiteout.DeviceMode, whiteout.DeviceNumber); err != nil {
+		return err
+	}
+	err := unix.Linkat(u.work, temp, dir, name, 0)
+	if err == unix.EPERM || err == unix.EOPNOTSUPP {
+		return unix.Renameat2(u.work, temp, dir, name, unix.RENAME_NOREPLACE) // no hard links here
+	}
+	u.whiteout = temp
+	return err
 }
 
 // xattrWhiteout makes a whiteout of the other kind, where devices may not be made: an empty file with an xattr, in a
@@ -156,7 +183,7 @@ func (f *FS) xattrWhiteout(dir int, name string, up *layers.File) error {
 // replaceByWhiteout puts a whiteout in the place of an upper file or directory by one rename (ovl_remove_and_whiteout).
 func (f *FS) replaceByWhiteout(up *layers.File, name string, isDir bool) error {
 	temp := f.upper.temp()
-	err := unix.Mknodat(f.upper.work, temp, whiteout.DeviceMode, whiteout.DeviceNumber)
+	err := f.upper.linkWhiteout(f.upper.work, temp)
 	if err == unix.EPERM {
 		err = f.xattrWhiteout(f.upper.work, temp, up)
 	}
@@ -197,23 +224,39 @@ func (f *FS) keep(n *node) error {
 	return nil
 }
 
+// letGoNamed undoes keep where the inode has a name still, because removing it failed.
+func (f *FS) letGoNamed(n *node) {
+	f.tree.Lock()
+	var pin *layers.File
+	if n.ext != nil && n.parent != nil {
+		pin, n.ext.pin = n.ext.pin, nil
+	}
+	f.tree.Unlock()
+	if pin != nil {
+		pin.Release()
+		f.stack.Cache.Drop(pinKey(n))
+	}
+}
+
 // pinKey is the cache key under which a node's inode is kept open.
 func pinKey(n *node) layers.Key { return layers.Key{Ino: n.id, Path: "pin", File: true} }
 
 // openPin opens an upper inode for as long as its node lives.
 func (f *FS) openPin(p place, n *node) (*layers.File, error) {
 	if n.dir != nil {
-		return f.upperDir(n)
+		return f.openDirPin(p, n)
 	}
 	if p.name == "" {
-		if file := f.stack.Cache.Get(fileKey(n)); file != nil {
+		if file := f.stack.Cache.Get(dataKey(n, true)); file != nil {
 			return file, nil // its data is open anyway
 		}
 		return nil, unix.ESTALE
 	}
 	if n.kind == unix.S_IFREG {
-		if fd, err := layers.OpenFile(p.File, p.name, unix.O_RDWR); err == nil {
-			return f.stack.Cache.Put(pinKey(n), fd, true), nil
+		for _, flags := range []int{unix.O_RDWR, unix.O_RDONLY} {
+			if fd, err := layers.OpenFile(p.File, p.name, flags); err == nil {
+				return f.stack.Cache.Put(pinKey(n), fd, flags == unix.O_RDWR), nil
+			}
 		}
 	}
 	fd, err := unix.Openat(p.FD, p.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -221,6 +264,23 @@ func (f *FS) openPin(p place, n *node) (*layers.File, error) {
 		return nil, err
 	}
 	return f.stack.Cache.Put(pinKey(n), fd, false), nil
+}
+
+// openDirPin opens the upper directory of a node, or one that is about to be that.
+func (f *FS) openDirPin(p place, n *node) (*layers.File, error) {
+	if n.upper.Load() != 0 {
+		return f.upperDir(n)
+	}
+	fd, err := layers.OpenBeneath(p.FD, p.name)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return f.stack.Cache.Put(layers.Key{Ino: st.Ino}, fd, true), nil
 }
 
 // unname takes a name from a node, in memory.

@@ -45,33 +45,20 @@ type renamed struct {
 }
 
 func (r *rename) run(cancel <-chan struct{}) error {
-	f := r.f
-	if err := r.resolve(cancel); err != nil {
-		return err
-	}
 	defer r.release()
-	if r.from.n == r.to.n {
-		return nil
+	if err := r.resolve(); err != nil || r.from.n == r.to.n {
+		return err
 	}
 	if err := r.check(); err != nil {
 		return err
 	}
-	if err := r.copyUp(cancel, &r.from); err != nil {
+	if err := r.prepare(cancel); err != nil {
 		return err
-	}
-	if replaced := r.replaced(); replaced != nil {
-		if err := f.intoIndex(cancel, replaced); err != nil {
-			return err
-		}
-	}
-	if r.exchange {
-		if err := r.copyUp(cancel, &r.to); err != nil {
-			return err
-		}
 	}
 	defer r.lockNodes()()
 	if replaced := r.replaced(); replaced != nil {
-		if err := f.keep(replaced); err != nil {
+		defer r.f.letGoNamed(replaced)
+		if err := r.f.keep(replaced); err != nil {
 			return err
 		}
 	}
@@ -82,7 +69,7 @@ func (r *rename) run(cancel <-chan struct{}) error {
 		return err
 	}
 	if replaced := r.replaced(); replaced != nil {
-		if err := f.beforeLinks(replaced, hiddenBy(!r.to.inUpper)); err != nil {
+		if err := r.f.beforeLinks(replaced, hiddenBy(!r.to.inUpper)); err != nil {
 			return err
 		}
 	}
@@ -91,7 +78,45 @@ func (r *rename) run(cancel <-chan struct{}) error {
 	}
 	r.settle()
 	if replaced := r.replaced(); replaced != nil {
-		return f.afterUnlink(replaced)
+		return r.f.afterUnlink(replaced)
+	}
+	return nil
+}
+
+// resolve finds what the names are.
+func (r *rename) resolve() (err error) {
+	if err := r.f.writable(); err != nil {
+		return err
+	}
+	if r.from.n, err = r.f.child(r.from.dir, r.from.name); err != nil {
+		return err
+	}
+	r.to.n, err = r.f.child(r.to.dir, r.to.name)
+	switch {
+	case err == unix.ENOENT && !r.exchange:
+		return nil
+	case err == nil && r.noReplace:
+		return unix.EEXIST
+	}
+	return err
+}
+
+// prepare copies up what the rename needs in the upper layer, when it is known that it may go ahead.
+func (r *rename) prepare(cancel <-chan struct{}) (err error) {
+	if r.from.up, err = r.f.prepareParent(cancel, r.from.dir, r.from.name); err != nil {
+		return err
+	}
+	if err := r.copyUp(cancel, &r.from); err != nil {
+		return err
+	}
+	if r.to.up, err = r.f.prepareParent(cancel, r.to.dir, r.to.name); err != nil {
+		return err
+	}
+	if replaced := r.replaced(); replaced != nil {
+		return r.f.intoIndex(cancel, replaced)
+	}
+	if r.exchange {
+		return r.copyUp(cancel, &r.to)
 	}
 	return nil
 }
@@ -110,33 +135,6 @@ func (r *rename) replaced() *node {
 		return nil
 	}
 	return r.to.n
-}
-
-// resolve copies the two directories up and finds what the names are.
-func (r *rename) resolve(cancel <-chan struct{}) (err error) {
-	f := r.f
-	if r.from.up, err = f.prepareParent(cancel, r.from.dir, r.from.name); err != nil {
-		return err
-	}
-	if r.to.up, err = f.prepareParent(cancel, r.to.dir, r.to.name); err != nil {
-		r.release()
-		return err
-	}
-	if r.from.n, err = f.child(r.from.dir, r.from.name); err != nil {
-		r.release()
-		return err
-	}
-	r.to.n, err = f.child(r.to.dir, r.to.name)
-	if err == unix.ENOENT && !r.exchange {
-		return nil
-	}
-	if err == nil && r.noReplace {
-		err = unix.EEXIST
-	}
-	if err != nil {
-		r.release()
-	}
-	return err
 }
 
 func (r *rename) release() {

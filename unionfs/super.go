@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync"
 	"sync/atomic"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -26,6 +27,9 @@ type upperLayer struct {
 	index    int // descriptor of W/index, -1 without
 	volatile bool
 	nextTemp atomic.Uint64
+
+	whiteoutMu sync.Mutex
+	whiteout   string // name in W/work of the whiteout of which others are links, empty for none; guarded by whiteoutMu
 }
 
 // openUpper takes the work directory into use. EBUSY means that another union uses it.

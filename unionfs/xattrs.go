@@ -120,9 +120,26 @@ func (f *FS) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string) 
 			return st
 		}
 	}
-	return status(f.changeXattr(cancel, h.NodeId, attr, func(p place, name string) error {
+	st := status(f.changeXattr(cancel, h.NodeId, attr, func(p place, name string) error {
 		return layers.Removexattr(p.FD, p.name, name)
 	}))
+	if st.Ok() && attr == capability {
+		f.setDropsPrivileges(n, true)
+	}
+	return st
+}
+
+// setDropsPrivileges remembers that a file's capabilities were removed. The kernel does so before a write, and then sends
+// the SETATTR that changeNothing has to understand.
+func (f *FS) setDropsPrivileges(n *node, drops bool) (before bool) {
+	f.tree.Lock()
+	defer f.tree.Unlock()
+	if n.ext == nil && !drops {
+		return false
+	}
+	x := n.extraLocked()
+	before, x.dropsPrivileges = x.dropsPrivileges, drops
+	return before
 }
 
 func (f *FS) changeXattr(cancel <-chan struct{}, id uint64, attr string, change func(p place, name string) error) error {

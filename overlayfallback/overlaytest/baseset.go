@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path"
+	"slices"
 )
 
 // BaseSet draws the layers on which a random program runs: plain ones, in which most operations have something to do,
@@ -38,8 +39,14 @@ func (g *generator) plainLayer(n int) Layer {
 			l = append(l, Entry{Path: p, Kind: File, Mode: pick[uint32](g, 0o644, 0o666, 0o600, 0o4755, 0o2755), UID: pick(g, 0, 1000),
 				Seed: fmt.Sprintf("%s %d", path.Base(p), len(l)), Size: pick(g, 0, 10, 4096, 10_000, 70_000), Hole: pick(g, 0, 0, 0, 8192),
 				Xattrs: g.plainXattrs()})
-		case k < 12 && len(g.files) > 0:
+		case k < 12 && len(g.files) > 0 && !slices.Contains(g.set.Options, "index=on"):
+			// A union served by FUSE does not know by which of its names an indexed file is used, so what name the
+			// upper gets is left to the cases.
 			l = append(l, Entry{Path: p, Kind: HardLink, Target: pick(g, g.files...)})
+		case k < 14 && g.prefix != TrustedOverlay:
+			// Nothing but files and directories can carry user.overlay.origin, and a further name of one that cannot
+			// has another inode number than the first, until the next mount.
+			l = append(l, Entry{Path: p, Kind: Whiteout})
 		case k < 13:
 			l = append(l, Entry{Path: p, Kind: Symlink, Target: pick(g, "a", "../b", "c")})
 		case k < 14:

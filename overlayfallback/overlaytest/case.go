@@ -17,6 +17,7 @@ type Case struct {
 	ReadOnly bool // mount without an upper
 	Run      func(*Run)
 	NotOn    map[string]string // why the case does not apply to the routes of that name
+	NotesOn  map[string]string // why on the routes of that name nothing but the observations is compared
 
 	// What is mounted on the empty directories that are to hold the layers and, for each run, the upper; nil for nothing.
 	LayersOn, UpperOn func(t testing.TB, dir string) error

@@ -104,9 +104,10 @@ var crashWeights = []weighted{
 	{3, "mknod", drawRegular}, {1, "symlink", drawSymlink}, {2, "link", drawTwo}, {4, "unlink", drawFile}, {2, "rmdir", drawDir}, {6, "rename", drawRename},
 }
 
+// drawStore draws a write into one page: a longer one may be done in part.
 func drawStore(d *drawer) {
 	drawFile(d)
-	d.op.Off = pick[int64](d.generator, 0, 100, 4096, 50_000)
+	d.op.Off = pick[int64](d.generator, 0, 4096, 49_152, 1<<20)
 	d.op.Len = pick[int64](d.generator, 1, 100, 4096)
 	d.op.Data = pick(d.generator, "stored ", "S", "again ")
 }

@@ -13,6 +13,7 @@ type generator struct {
 	*rand.Rand
 	set    Set
 	prefix string   // of overlayfs's own xattrs
+	size   int      // of every regular file: a metacopy has to be as large as its data, wherever that comes from
 	dirs   []string // paths that are a directory in some layer
 	files  []string // paths that are a regular file in some layer
 }
@@ -21,6 +22,7 @@ type generator struct {
 func Generate(seed uint64) Set {
 	g := &generator{Rand: rand.New(rand.NewPCG(seed, 0x6f76)), prefix: TrustedOverlay, dirs: []string{"."}}
 	g.options()
+	g.size = pick(g, 0, 1, 10, 100, 4096, 4097, 70_000)
 	layers := 1 + g.IntN(4)
 	for range g.IntN(3) {
 		if g.prefix == TrustedOverlay {
@@ -147,9 +149,9 @@ func (g *generator) redirect() string {
 // file draws a regular file.
 func (g *generator) file(p string) Entry {
 	e := Entry{Path: p, Kind: File, Mode: g.mode(), UID: g.owner(), GID: g.owner(), Time: g.time(), Xattrs: g.xattrs(),
-		Seed: fmt.Sprintf("%s %d", path.Base(p), g.IntN(1000)), Size: pick(g, 0, 1, 10, 100, 4096, 4097, 70_000)}
-	if g.one(10) {
-		e.Hole = pick(g, 4096, 1<<20)
+		Seed: fmt.Sprintf("%s %d", path.Base(p), g.IntN(1000)), Size: g.size}
+	if g.one(10) && g.size > 4096 {
+		e.Hole, e.Size = 4096, g.size-4096
 	}
 	if g.one(10) {
 		e.Xattrs = append(e.Xattrs, Xattr{"security.capability", "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"})
@@ -176,7 +178,7 @@ func (g *generator) special(p string) Entry {
 
 // metacopy draws a file whose data lies elsewhere: at the same path below, at a redirect, or in a data-only layer.
 func (g *generator) metacopy(p string) Entry {
-	e := Entry{Path: p, Kind: File, Mode: g.mode(), UID: g.owner(), Time: g.time(), Hole: pick(g, 0, 10, 4096)}
+	e := Entry{Path: p, Kind: File, Mode: g.mode(), UID: g.owner(), Time: g.time(), Hole: g.size}
 	value := pick(g, "", "", "\x00\x04\x00\x00", "\x01", "\x00\x04\x00\x00more")
 	e.Xattrs = append(g.xattrs(), Xattr{g.prefix + "metacopy", value})
 	switch {

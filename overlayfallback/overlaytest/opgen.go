@@ -31,6 +31,9 @@ func DrawProgram(seed uint64, n int, s Set) Program {
 	}
 	var p Program
 	for len(p) < n {
+		if n >= longProgram && d.one(longProgram/2) {
+			p = append(p, Op{Call: "forget"})
+		}
 		if d.one(40) {
 			for range 10 + d.IntN(20) {
 				p = append(p, d.draw(1+d.IntN(threads)))
@@ -40,6 +43,10 @@ func DrawProgram(seed uint64, n int, s Set) Program {
 	}
 	return p[:n]
 }
+
+// longProgram is the number of operations from which on a program also makes the kernel forget its caches now and then: that
+// slows the whole machine down.
+const longProgram = 500
 
 // threadDir returns the directory to which a thread keeps.
 func threadDir(thread int) string { return "thread" + string(rune('0'+thread)) }

@@ -300,6 +300,26 @@ func timeCases() []Case {
 				r.Utimens(name, unix.Timespec{Sec: 1}, now)
 			})
 		})),
+		on("atime_after_reading", func(r *Run) {
+			long := unix.Timespec{Sec: 1000}
+			for _, name := range []string{"low", "upper", "lowdir", "updir"} {
+				r.Utimens(name, long, unix.Timespec{Sec: 2000})
+				if strings.HasSuffix(name, "dir") {
+					r.List(name)
+				} else {
+					r.ReadFile(name)
+				}
+				r.Note("atime changed", r.atime(name) != "1000.0")
+				before := r.atime(name)
+				r.ReadFile("merged/low")
+				r.Note("atime changed by others", r.atime(name) != before)
+			}
+			fd := r.Open("upper", unix.O_RDONLY|unix.O_NOATIME, 0)
+			r.Utimens("upper", long, unix.Timespec{Sec: 2000})
+			r.Pread(fd, 0, 10)
+			r.Note("atime changed in spite of O_NOATIME", r.atime("upper") != "1000.0")
+			As(user, func() { r.Open("low", unix.O_RDONLY|unix.O_NOATIME, 0) })
+		}),
 		on("omit_both_copies_nothing_up", func(r *Run) { r.Utimens("low", omit, omit); r.Stat("low") }),
 		on("changed_times", func(r *Run) {
 			for _, name := range []string{"low", "upper", "lowdir", "updir"} {
@@ -383,5 +403,7 @@ func handleCases() []Case {
 		r.DropCaches()
 		open("after changes")
 	}
-	return []Case{withOptions(on("handles", body), "index=on", "nfs_export=on", "redirect_dir=on")}
+	c := withOptions(on("handles", body), "index=on", "nfs_export=on", "redirect_dir=on")
+	c.NotesOn = map[string]string{"fuse": "handles need no nfs_export there: no directory is copied up and no file indexed for one"}
+	return []Case{c}
 }

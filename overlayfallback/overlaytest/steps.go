@@ -220,12 +220,7 @@ func (r *Run) Changes(name, label string, f func()) {
 }
 
 // DropCaches makes the kernel forget names and inodes that nobody uses.
-func (r *Run) DropCaches() {
-	if fd, err := unix.Open("/proc/sys/vm/drop_caches", unix.O_WRONLY, 0); err == nil {
-		unix.Write(fd, []byte("2"))
-		unix.Close(fd)
-	}
-}
+func (r *Run) DropCaches() { r.Err("drop caches", callForget(nil, Op{}, nil)) }
 
 // deep makes a chain of directories below the union's root, by descriptors since the path gets too long for one call, and
 // returns the descriptor of the last. Each has the given name.

@@ -90,7 +90,12 @@ func copyUpCases() []Case {
 	var cases []Case
 	for _, name := range union(changes, nil) {
 		c := on("copy_up_"+name, changes[name])
-		cases = append(cases, withOptions(c, "metacopy=off", "index=off", "redirect_dir=off"), withOptions(c, "metacopy=on", "redirect_dir=on", "index=on"), withOptions(c, "index=on", "metacopy=off"))
+		cases = append(cases, withOptions(c, "metacopy=off", "index=off", "redirect_dir=off"))
+		if name == "hard_link3" {
+			c.NotesOn = map[string]string{"fuse": "FUSE names a file by its inode: which name of an indexed one the upper gets is not known"}
+		}
+		cases = append(cases, withOptions(c, "metacopy=on", "redirect_dir=on", "index=on"), withOptions(c, "index=on", "metacopy=off"))
+		c.NotesOn = nil
 		c.Set.Options = []string{"userxattr"}
 		c.Name += "_userxattr"
 		cases = append(cases, c)

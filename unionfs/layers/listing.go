@@ -3,6 +3,8 @@ package layers
 import (
 	"hash/maphash"
 	"sort"
+
+	"golang.org/x/sys/unix"
 )
 
 // Entry is one name of a merged directory. V is what the user of the listing keeps with it.
@@ -13,7 +15,7 @@ type Entry[V any] struct {
 	Cookie uint64 // position in the listing: grows with each name added, and stays with it
 	Place  int32  // topmost place that has the name: an index of the directory's places, or InUpper
 	Type   uint8  // DT_*
-	Covers bool   // a lower place has the name too, below Place: removing it needs a whiteout
+	Covers bool   // of an entry InUpper: a lower place has the name too, so that removing it needs a whiteout
 
 	gone   bool // removed
 	merged mergeState
@@ -35,7 +37,8 @@ const firstCookie = 3
 
 // Listing is the names of a merged directory, in the order in which they were found, with an index by name. A cookie stays
 // with its name for as long as the listing lives, whatever is added and removed, so that a reader who goes on from a
-// cookie misses nothing and sees nothing twice. It is not safe for concurrent use.
+// cookie misses nothing and sees nothing twice; also a name that is replaced, or removed and soon made again, has its old
+// one. It is not safe for concurrent use.
 //
 // The index is an open-addressing table of positions: it holds no pointers, so that a million names cost the garbage
 // collector nothing.
@@ -60,21 +63,34 @@ func (l *Listing[V]) Len() int { return l.live }
 
 // Find returns the entry of a name, or nil. It is valid until the next Add.
 func (l *Listing[V]) Find(name string) *Entry[V] {
+	if e := l.find(name); e != nil && !e.gone {
+		return e
+	}
+	return nil
+}
+
+// find is Find that also finds a name which was removed, if its place has not been given up yet.
+func (l *Listing[V]) find(name string) *Entry[V] {
 	if len(l.index) == 0 {
 		return nil
 	}
 	mask := uint64(len(l.index) - 1)
 	for i := maphash.String(l.seed, name) & mask; l.index[i] != 0; i = (i + 1) & mask {
-		if e := &l.entries[l.index[i]-1]; !e.gone && e.Name == name {
+		if e := &l.entries[l.index[i]-1]; e.Name == name {
 			return e
 		}
 	}
 	return nil
 }
 
-// Add appends an entry, whose name must not be there yet, gives it its cookie and returns it. It is valid until the next
-// Add.
+// Add adds an entry, whose name must not be there yet, gives it its cookie and returns it. It is valid until the next Add.
 func (l *Listing[V]) Add(e Entry[V]) *Entry[V] {
+	if old := l.find(e.Name); old != nil {
+		e.Name, e.Cookie = old.Name, old.Cookie
+		*old = e
+		l.live++
+		return old
+	}
 	if 4*(len(l.entries)+1) > 3*len(l.index) {
 		l.rebuild()
 	}
@@ -114,6 +130,20 @@ func (l *Listing[V]) rebuild() {
 	for i := range l.entries {
 		l.insert(i)
 	}
+}
+
+// CopiedUp makes an entry one of the upper layer, over the place that had it: what was merged with that still is.
+func (l *Listing[V]) CopiedUp(e *Entry[V], ino uint64) {
+	if e.Place == InUpper {
+		return
+	}
+	if e.Type == unix.DT_DIR {
+		if l.More == nil {
+			l.More = make(map[uint64][]int32)
+		}
+		l.More[e.Cookie] = append([]int32{e.Place}, l.More[e.Cookie]...)
+	}
+	e.Place, e.Ino, e.Covers = InUpper, ino, true
 }
 
 // Remove takes a name out. Its cookie still is a place to go on from.

@@ -1,8 +1,10 @@
 package layers
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -10,9 +12,19 @@ import (
 type model struct {
 	names   []string // in order of cookies
 	cookies map[string]uint64
+	gone    map[string]uint64 // cookies of names that were removed
+}
+
+func (m *model) add(name string, cookie uint64) {
+	m.cookies[name] = cookie
+	m.names = append(m.names, name)
+	slices.SortFunc(m.names, func(a, b string) int { return cmp.Compare(m.cookies[a], m.cookies[b]) })
 }
 
 func (m *model) remove(name string) {
+	if cookie, ok := m.cookies[name]; ok {
+		m.gone[name] = cookie
+	}
 	delete(m.cookies, name)
 	for i, n := range m.names {
 		if n == name {
@@ -36,7 +48,7 @@ func (m *model) after(cookie uint64) string {
 func TestListingAgainstModel(t *testing.T) {
 	for seed := range uint64(50) {
 		random := rand.New(rand.NewPCG(seed, 2))
-		l, m := NewListing[int](), &model{cookies: map[string]uint64{}}
+		l, m := NewListing[int](), &model{cookies: map[string]uint64{}, gone: map[string]uint64{}}
 		last := uint64(2) // the cookie given last
 		for step := range 1500 {
 			name := fmt.Sprint("n", random.IntN(120))
@@ -46,12 +58,11 @@ func TestListingAgainstModel(t *testing.T) {
 					continue
 				}
 				e := l.Add(Entry[int]{Name: name, Value: step})
-				if e.Cookie <= last {
+				if e.Cookie <= last && e.Cookie != m.gone[name] {
 					t.Fatalf("seed %d: cookie %d after %d", seed, e.Cookie, last)
 				}
-				last = e.Cookie
-				m.names = append(m.names, name)
-				m.cookies[name] = e.Cookie
+				last = max(last, e.Cookie)
+				m.add(name, e.Cookie)
 			case 3, 4:
 				l.Remove(name)
 				m.remove(name)
@@ -138,6 +149,31 @@ func TestListingReadWhileItChanges(t *testing.T) {
 	for i := range kept {
 		if n := seen[fmt.Sprint("kept", i)]; n != 1 {
 			t.Errorf("kept%d was seen %d times", i, n)
+		}
+	}
+}
+
+// A name that is replaced while a reader is under way is seen once.
+func TestListingReplace(t *testing.T) {
+	l := NewListing[int]()
+	for i := range 10 {
+		l.Add(Entry[int]{Name: fmt.Sprint(i), Value: 1})
+	}
+	seen := map[string]int{}
+	for e := l.After(0); e != nil; {
+		seen[e.Name]++
+		cookie := e.Cookie
+		for _, name := range []string{"0", "5", "9"} {
+			l.Remove(name)
+			if e := l.Add(Entry[int]{Name: name, Value: 2}); e.Value != 2 || l.Find(name) != e || l.Len() != 10 {
+				t.Fatalf("%s was not replaced: %+v", name, e)
+			}
+		}
+		e = l.After(cookie)
+	}
+	for name, n := range seen {
+		if n != 1 || len(seen) != 10 {
+			t.Errorf("%s was seen %d times", name, n)
 		}
 	}
 }

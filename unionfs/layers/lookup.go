@@ -462,6 +462,9 @@ func (s *Stack) isMetacopy(dir *File, name string, mode uint32) (bool, error) {
 		return false, nil
 	}
 	size, err := Getxattr(dir, name, s.cfg.Namespace.Metacopy(), nil)
+	if err == unix.EACCES && s.cfg.Namespace == whiteout.User {
+		return false, nil // user.* takes leave to read the file, which the kernel's mounter may lack just so
+	}
 	if err != nil {
 		return false, ignorable(err)
 	}

@@ -14,33 +14,33 @@ const inodeBits = 55
 // as they are, so that the union shows those that kernel overlayfs would.
 type numbering struct {
 	mu   sync.RWMutex
-	devs []uint64 // file systems, in order of appearance; guarded by mu
+	devs map[uint64]uint64 // file systems, numbered in order of appearance; guarded by mu
 }
 
+// add returns the number of a file system, giving it one first.
 func (n *numbering) add(dev uint64) uint64 {
 	n.mu.RLock()
-	i := n.findLocked(dev)
+	i, ok := n.devs[dev]
 	n.mu.RUnlock()
-	if i >= 0 {
-		return uint64(i)
+	if ok {
+		return i
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if i := n.findLocked(dev); i >= 0 {
-		return uint64(i)
+	if i, ok := n.devs[dev]; ok {
+		return i
 	}
-	n.devs = append(n.devs, dev)
-	return uint64(len(n.devs) - 1)
+	if n.devs == nil {
+		n.devs = make(map[uint64]uint64)
+	}
+	i = uint64(len(n.devs))
+	n.devs[dev] = i
+	return i
 }
 
-func (n *numbering) findLocked(dev uint64) int {
-	for i, d := range n.devs {
-		if d == dev {
-			return i
-		}
-	}
-	return -1
-}
+// spread parts the inode numbers of file systems beyond those that the upper bits can tell, such as thousands of btrfs
+// subvolumes: an odd number, so that each moves the numbers by another distance.
+const spread = 0x9e3779b97f4a7c15
 
 // Ino returns the inode number that the union shows for the inode of a file system.
 func (s *Stack) Ino(dev, ino uint64) uint64 {
@@ -48,7 +48,8 @@ func (s *Stack) Ino(dev, ino uint64) uint64 {
 	if fsid == 0 {
 		return ino
 	}
-	return (ino^ino>>inodeBits)&(1<<inodeBits-1) | fsid<<inodeBits
+	low := ino ^ ino>>inodeBits ^ fsid>>(64-inodeBits)*spread
+	return low&(1<<inodeBits-1) | fsid<<inodeBits
 }
 
 // InoOf is Ino for what Stat returned.

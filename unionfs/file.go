@@ -41,10 +41,11 @@ func (f *FS) open(cancel <-chan struct{}, n *node, in *fuse.OpenIn) error {
 	if err := f.writable(); err != nil {
 		return err
 	}
-	if in.Flags&unix.O_TRUNC == 0 {
-		return f.copyUpData(cancel, n, wholeFile)
+	limit := wholeFile
+	if in.Flags&unix.O_TRUNC != 0 {
+		limit = 0
 	}
-	if err := f.copyUpData(cancel, n, 0); err != nil {
+	if err := f.copyUpData(cancel, n, limit); err != nil {
 		return err
 	}
 	file, err := f.dataToWrite(n)
@@ -52,6 +53,9 @@ func (f *FS) open(cancel <-chan struct{}, n *node, in *fuse.OpenIn) error {
 		return err
 	}
 	defer file.Release()
+	if in.Flags&unix.O_TRUNC == 0 {
+		return nil
+	}
 	if in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
 		if _, err := killSuidgid(place{file, ""}, &in.Caller); err != nil {
 			return err

@@ -284,6 +284,7 @@ func (f *FS) closeNode(n *node) {
 		f.stack.Cache.Drop(dataKey(n, true))
 		f.stack.Cache.Drop(dataKey(n, false))
 		f.backings.Drop(n.id)
+		f.opens.forget(n.id)
 	case n.dir != nil && n.ext != nil && n.ext.gone:
 		f.stack.Cache.Drop(layers.Key{Ino: n.upper.Load()})
 	}

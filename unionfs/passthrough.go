@@ -19,22 +19,52 @@ import (
 // errMayBeCopiedUp says why a lower file is not handed over.
 var errMayBeCopiedUp = errors.New("a lower file of a writable union is not passed through")
 
-// opens keeps the backing of each open by its file handle.
-type opens struct {
-	mu   sync.Mutex
-	last uint64                   // guarded by mu
-	byFH map[uint64]*perf.Backing // guarded by mu
+// errSetID says why a file with set-id bits is not handed over: the kernel writes to it with the server's rights, and would
+// leave them.
+var errSetID = errors.New("a file with set-id bits is not passed through")
+
+func hasSetID(fd int) error {
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	if err == nil && st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
+		err = errSetID
+	}
+	return err
 }
 
-func (o *opens) add(b *perf.Backing) uint64 {
+// opens keeps the backing of each open by its file handle.
+type opens struct {
+	mu     sync.Mutex
+	last   uint64                   // guarded by mu
+	byFH   map[uint64]*perf.Backing // guarded by mu
+	passed map[uint64]bool          // nodes that were passed through last; guarded by mu
+}
+
+// add enters an open of a node. keep says that the kernel's pages of the file are good: it has not been passed through since
+// the last open that was not. They are to be dropped in that case alone, since a page that is dropped while a write of another
+// opener is under way is read again without that.
+func (o *opens) add(node uint64, b *perf.Backing) (fh uint64, keep bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.byFH == nil {
-		o.byFH = make(map[uint64]*perf.Backing)
+		o.byFH, o.passed = make(map[uint64]*perf.Backing), make(map[uint64]bool)
 	}
 	o.last++
 	o.byFH[o.last] = b
-	return o.last
+	keep = !o.passed[node]
+	if b.ID != 0 {
+		o.passed[node] = true
+	} else {
+		delete(o.passed, node)
+	}
+	return o.last, keep
+}
+
+// forget forgets a node.
+func (o *opens) forget(node uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.passed, node)
 }
 
 func (o *opens) take(fh uint64) *perf.Backing {
@@ -60,7 +90,7 @@ func (f *FS) openPassthrough(n *node, out *fuse.OpenOut) error {
 		if file, err = f.data(n); err != nil {
 			return -1, err
 		}
-		return file.FD, nil
+		return file.FD, hasSetID(file.FD)
 	})
 	if file != nil {
 		file.Release() // the kernel has its own reference
@@ -71,11 +101,13 @@ func (f *FS) openPassthrough(n *node, out *fuse.OpenOut) error {
 	if err != nil {
 		return err
 	}
-	out.Fh = f.opens.add(b)
-	if b.ID != 0 {
+	var keep bool
+	out.Fh, keep = f.opens.add(n.id, b)
+	switch {
+	case b.ID != 0:
 		out.OpenFlags, out.BackingID = fuse.FOPEN_PASSTHROUGH, b.ID
-	} else if state.upper == 0 {
-		out.OpenFlags = fuse.FOPEN_KEEP_CACHE // pages of a lower file never grow old
+	case keep:
+		out.OpenFlags = fuse.FOPEN_KEEP_CACHE
 	}
 	return nil
 }

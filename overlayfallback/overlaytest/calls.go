@@ -203,6 +203,9 @@ func callMapWrite(e *executor, op Op, _ Node) error {
 		return err
 	}
 	defer unix.Close(fd)
+	if err := touch(e.lazy, fd, unix.O_RDWR); err != nil {
+		return err
+	}
 	m, err := unix.Mmap(fd, op.Off, int(op.Len), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return err

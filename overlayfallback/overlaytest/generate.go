@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -16,6 +17,8 @@ type generator struct {
 	size   int      // of every regular file: a metacopy has to be as large as its data, wherever that comes from
 	dirs   []string // paths that are a directory in some layer
 	files  []string // paths that are a regular file in some layer
+
+	noRedirect bool // draw no redirected directories
 }
 
 // Generate draws a set from a seed: the same seed gives the same set.
@@ -34,6 +37,7 @@ func Generate(seed uint64) Set {
 		g.set.Lower = append([]Layer{g.layer()}, g.set.Lower...)
 	}
 	if g.one(3) {
+		g.noRedirect = g.refusesRedirects()
 		g.set.Upper = g.layer()
 	}
 	return g.set
@@ -58,6 +62,12 @@ func (g *generator) options() {
 		redirect = "on" // the kernel refuses metacopy with any other
 	}
 	g.set.Options = []string{"redirect_dir=" + redirect, "metacopy=" + metacopy, "index=" + pick(g, "on", "off")}
+}
+
+// refusesRedirects tells the options under which the kernel cannot even list an upper directory that holds a redirect: it
+// looks each name up, and gives up at one that may not be followed or, with an index, is followed by another as well.
+func (g *generator) refusesRedirects() bool {
+	return g.prefix == UserOverlay || slices.Contains(g.set.Options, "index=on") || slices.Contains(g.set.Options, "redirect_dir=nofollow")
 }
 
 var poolNames = []string{"a", "b", "c", "d", "e"}
@@ -125,7 +135,9 @@ func (g *generator) dir(p string) Entry {
 	case 2:
 		e.Xattrs = append(e.Xattrs, Xattr{g.prefix + "opaque", pick(g, "x", "x", "z", "")})
 	case 3, 4:
-		e.Xattrs = append(e.Xattrs, Xattr{g.prefix + "redirect", g.redirect()})
+		if !g.noRedirect {
+			e.Xattrs = append(e.Xattrs, Xattr{g.prefix + "redirect", g.redirect()})
+		}
 	case 5:
 		e.Xattrs = append(e.Xattrs, Xattr{g.prefix + "overlay." + pick(g, "opaque", "redirect", "overlay.opaque"), "y"})
 	case 6:

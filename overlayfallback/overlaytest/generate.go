@@ -27,6 +27,8 @@ func Generate(seed uint64) Set {
 	g.options()
 	g.size = pick(g, 0, 1, 10, 100, 4096, 4097, 70_000)
 	layers := 1 + g.IntN(4)
+	upper := g.one(3)
+	g.noRedirect = upper && g.refusesRedirects()
 	for range g.IntN(3) {
 		if g.prefix == TrustedOverlay {
 			g.set.Data = append(g.set.Data, g.dataLayer())
@@ -36,8 +38,7 @@ func Generate(seed uint64) Set {
 		// Drawn from the bottom up, so that what lies above can refer to what lies below.
 		g.set.Lower = append([]Layer{g.layer()}, g.set.Lower...)
 	}
-	if g.one(3) {
-		g.noRedirect = g.refusesRedirects()
+	if upper {
 		g.set.Upper = g.layer()
 	}
 	return g.set
@@ -64,8 +65,8 @@ func (g *generator) options() {
 	g.set.Options = []string{"redirect_dir=" + redirect, "metacopy=" + metacopy, "index=" + pick(g, "on", "off")}
 }
 
-// refusesRedirects tells the options under which the kernel cannot even list an upper directory that holds a redirect: it
-// looks each name up, and gives up at one that may not be followed or, with an index, is followed by another as well.
+// refusesRedirects tells the options under which the kernel cannot even list a writable union with redirects: it looks each
+// name up, and gives up at one that may not be followed or, with an index, leads to where another leads as well.
 func (g *generator) refusesRedirects() bool {
 	return g.prefix == UserOverlay || slices.Contains(g.set.Options, "index=on") || slices.Contains(g.set.Options, "redirect_dir=nofollow")
 }

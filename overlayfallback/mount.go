@@ -117,6 +117,8 @@ func (m *Mounted) settle(ctx context.Context, c *Config) error {
 func mountError(c *Config, p *Plan, err error) error {
 	e := &Error{Op: "mount", Source: c.Source, Target: c.Target, Err: fmt.Errorf("route %s: %w", p.Route, err)}
 	switch {
+	case p.Route == FUSE && errors.Is(unix.Access(fuseDevice, unix.R_OK|unix.W_OK), unix.EACCES):
+		e.Hint = "let this user open " + fuseDevice + ", whose mode is 0666 on most systems"
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		e.Hint = "run as root or in a user namespace of your own (unshare -Urm)"
 	case errors.Is(err, os.ErrNotExist):

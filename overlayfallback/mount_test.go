@@ -93,8 +93,12 @@ func needMounts(t *testing.T) Capabilities {
 	return c
 }
 
+// mount mounts, and skips the rest of a test where that takes FUSE and there is none.
 func mount(t *testing.T, c Config) *Mounted {
 	t.Helper()
+	if c.Route == FUSE {
+		needFUSE(t)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	m, err := Mount(ctx, c)

@@ -145,6 +145,9 @@ func TestUpperInUse(t *testing.T) {
 				other := &scene{s.dir, s.config}
 				other.config.Route, other.config.Target = second, filepath.Join(s.dir, "other")
 				mkdir(t, other.config.Target)
+				if second == FUSE {
+					needFUSE(t)
+				}
 				if m, err := Mount(t.Context(), other.config); !errors.Is(err, unix.EBUSY) {
 					t.Errorf("%v; want EBUSY", err)
 					if err == nil {

@@ -38,6 +38,11 @@ func TestUserNamespace(t *testing.T) {
 	}
 	for _, route := range routes("overlay", "fuse") {
 		t.Run(route.Title(), func(t *testing.T) {
+			if dev, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0); err == nil {
+				dev.Close()
+			} else if route.Name() == "fuse" {
+				t.Skipf("FUSE cannot be mounted by this user: %v", err)
+			}
 			cmd := exec.Command("unshare", "-Urm", os.Args[0], "-test.run=^TestUserNamespace$", "-test.timeout=120s", "-routes="+string(route))
 			cmd.Env = append(os.Environ(), nsEnv+"="+string(text), "TMPDIR="+dir)
 			if out, err := cmd.CombinedOutput(); err != nil {

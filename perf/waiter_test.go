@@ -12,7 +12,7 @@ import (
 // TestIdleCost checks that a mount which has served requests and waits for more uses next to no processor time.
 func TestIdleCost(t *testing.T) {
 	if testing.Short() {
-		t.Skip("watches an idle mount for 4 s")
+		t.Skip("watches an idle mount for seconds")
 	}
 	m := mountMemFS(t, Config{})
 	for range 1000 {
@@ -20,10 +20,11 @@ func TestIdleCost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// The collector and the test framework work in the background as well: the quietest of some windows counts.
+	// The collector and the test framework work in the background as well, and other packages' tests beside them: the
+	// quietest of some windows counts.
 	const window, allowed = time.Second, time.Millisecond
 	least := window
-	for range 4 {
+	for deadline := time.Now().Add(15 * window); least > allowed && time.Now().Before(deadline); {
 		before := processorTime(t)
 		time.Sleep(window)
 		least = min(least, processorTime(t)-before)

@@ -31,13 +31,25 @@ type question struct {
 	Path string `json:"path"`
 }
 
+// listenAt takes an address over from a daemon that is about to end: the kernel gives the device number of its union to the
+// next one as soon as that is unmounted.
+func listenAt(address *net.UnixAddr) (*net.UnixListener, error) {
+	const handover = time.Second // a moment does, but no stranger who holds the address may hold up the mount
+	for deadline := time.Now().Add(handover); ; time.Sleep(5 * time.Millisecond) {
+		listener, err := net.ListenUnix("unix", address)
+		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(deadline) {
+			return listener, err
+		}
+	}
+}
+
 // serveInspection answers questions about a union until the process ends.
 func serveInspection(e *env, cfg *overlayfallback.Config, mounted *overlayfallback.Mounted) error {
 	entry, err := overlayfallback.MountAt(cfg.Target)
 	if err != nil {
 		return err
 	}
-	listener, err := net.ListenUnix("unix", controlAddress(entry.Device))
+	listener, err := listenAt(controlAddress(entry.Device))
 	if err != nil {
 		return err
 	}

@@ -100,7 +100,7 @@ func (c *copyUp) run() error {
 		return err
 	}
 	c.temp = c.f.upper.temp()
-	for _, step := range []func() error{c.make, c.copyData, c.copyMetadata, c.setOrigin, c.sync} {
+	for _, step := range []func() error{c.make, c.copyData, c.setOrigin, c.copyMetadata, c.sync} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -182,11 +182,21 @@ func (c *copyUp) copyMetadata() error {
 		return err
 	}
 	if c.n.kind != unix.S_IFLNK {
-		if err := chmod(to, uint32(c.st.Mode)&07777); err != nil {
+		if err := chmod(to, c.modeToMove()); err != nil {
 			return err
 		}
 	}
 	return utimens(to, timesOf(&c.st))
+}
+
+// modeToMove is the mode that the copy has while it is built. A directory that its owner may not write cannot be moved to
+// another by a server without capabilities: it becomes read-only in its place.
+func (c *copyUp) modeToMove() uint32 {
+	mode := uint32(c.st.Mode) & 07777
+	if c.n.dir != nil && c.f.creds.uid != 0 {
+		mode |= unix.S_IWUSR
+	}
+	return mode
 }
 
 func timesOf(st *unix.Statx_t) *[2]unix.Timespec {
@@ -231,7 +241,8 @@ func mayLose(name string) bool {
 	return name != capability && !strings.HasPrefix(name, "system.posix_acl_")
 }
 
-// setOrigin marks the copy with where it came from, so that it keeps its inode number, and with being without data.
+// setOrigin marks the copy with where it came from, so that it keeps its inode number, and with being without data. It comes
+// before the copy gets its mode, which may withhold from a server without capabilities the right to set xattrs.
 func (c *copyUp) setOrigin() error {
 	ns := c.f.stack.Namespace()
 	to := c.place()
@@ -289,6 +300,9 @@ func (c *copyUp) publish() error {
 	}
 	if err := c.install(up, name); err != nil {
 		return err
+	}
+	if mode := uint32(c.st.Mode) & 07777; mode != c.modeToMove() {
+		_ = chmod(place{up, name}, mode)
 	}
 	_ = utimens(place{up, ""}, timesOf(&before)) // the directory has not changed for those who see the union
 	c.settle(parent, name)

@@ -56,12 +56,13 @@ func (c *credentials) as(caller *fuse.Caller, make func() error) error {
 	}
 	setfsid(unix.SYS_SETFSGID, caller.Gid)
 	setfsid(unix.SYS_SETFSUID, caller.Uid)
+	defer func() { // also where make panics: the thread goes on serving
+		setfsid(unix.SYS_SETFSUID, c.uid)
+		setfsid(unix.SYS_SETFSGID, c.gid)
+	}()
 	caps := c.caps
 	capset(&caps)
-	err := make()
-	setfsid(unix.SYS_SETFSUID, c.uid)
-	setfsid(unix.SYS_SETFSGID, c.gid)
-	return err
+	return make()
 }
 
 // are reports whether they are the caller's.

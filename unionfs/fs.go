@@ -1,6 +1,7 @@
 package unionfs
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -215,15 +216,20 @@ func (f *FS) validity() (sec uint64, nsec uint32) {
 	return uint64(f.opts.Timeout / time.Second), uint32(f.opts.Timeout % time.Second)
 }
 
-// status turns an error into what FUSE is told.
+// status turns an error into what FUSE is told. A layer's ENOSYS is not passed on: the kernel would never ask this union for
+// such an operation again.
 func status(err error) fuse.Status {
-	switch e := err.(type) {
-	case nil:
+	if err == nil {
 		return fuse.OK
-	case unix.Errno:
-		return fuse.Status(e)
 	}
-	return fuse.ToStatus(err)
+	var e unix.Errno
+	switch {
+	case !errors.As(err, &e):
+		return fuse.EIO
+	case e == unix.ENOSYS:
+		return fuse.Status(unix.EOPNOTSUPP)
+	}
+	return fuse.Status(e)
 }
 
 // SetDebug is required by go-fuse and does nothing: the connection logs.

@@ -183,16 +183,37 @@ const capability = "security.capability"
 // then; and chown, which cannot be told apart where a file has both, is by far the rarer.
 func (f *FS) changeNothing(p place, n *node, in *fuse.SetAttrIn) error {
 	if n.kind == unix.S_IFREG {
-		if f.setDropsPrivileges(n, false) && in.Uid == 0 {
+		beforeWrite := f.setDropsPrivileges(n, false)
+		if beforeWrite && in.Uid == 0 {
 			return nil
 		}
 		if in.Uid != 0 {
-			if err := dropForeignSgid(p, &in.Caller); err != nil {
+			err := mayDropSetID(p, &in.Caller)
+			if err != nil && beforeWrite {
+				return nil // the write itself drops them
+			}
+			if err == nil {
+				err = dropForeignSgid(p, &in.Caller)
+			}
+			if err != nil {
 				return err
 			}
 		}
 	}
 	return unix.Fchownat(p.FD, p.name, -1, -1, unix.AT_SYMLINK_NOFOLLOW|emptyPath(p.name))
+}
+
+// mayDropSetID refuses a chown that would take set-id bits from another's file: that is a chmod, which takes the owner
+// (setattr_prepare).
+func mayDropSetID(p place, caller *fuse.Caller) error {
+	var st unix.Statx_t
+	if err := layers.Stat(p.File, p.name, &st); err != nil {
+		return err
+	}
+	if st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 && st.Uid != caller.Uid {
+		return unix.EPERM
+	}
+	return nil
 }
 
 // chown changes the owner. The layer's file system drops set-id bits and capabilities as chown(2) says; a set-group-id bit
@@ -229,9 +250,29 @@ func emptyPath(name string) int {
 func chmod(p place, mode uint32) error {
 	err := unix.Fchmodat(p.FD, p.name, mode, unix.AT_SYMLINK_NOFOLLOW|emptyPath(p.name)) // fchmodat2, Linux 6.6
 	if err == unix.EOPNOTSUPP || err == unix.ENOSYS || err == unix.EINVAL {
-		return unix.Chmod(procName(p), mode)
+		return chmodOpened(p, mode)
 	}
 	return err
+}
+
+// chmodOpened is chmod on kernels without the call: by a descriptor, since a path would be followed.
+func chmodOpened(p place, mode uint32) error {
+	if p.name == "" {
+		return unix.Chmod(procName(p), mode)
+	}
+	fd, err := unix.Openat(p.FD, p.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		return unix.EOPNOTSUPP
+	}
+	return unix.Chmod(procName(place{layers.Borrow(fd), ""}), mode)
 }
 
 // setTimes changes the times that the request has.

@@ -246,3 +246,47 @@ func unlinkedOther(t *testing.T, m *served, name string) {
 		t.Errorf("%s: listxattr by /proc: %v", name, err)
 	}
 }
+
+// One name of a lower hard link goes, before the union has seen the others: with index=on they are a copy then, and count
+// what is left.
+func TestIndexedLinksNotSeenBefore(t *testing.T) {
+	needFUSE(t)
+	for _, how := range []string{"rename", "remove", "write"} {
+		d := makeDirs(t, "")
+		write(t, d.lower+"/h1", "linked")
+		write(t, d.lower+"/other", "other")
+		for _, name := range []string{"h2", "h3"} {
+			if err := os.Link(d.lower+"/h1", d.lower+"/"+name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m := mount(t, d.options(Options{Index: true, Fastpath: "cache"}))
+		want := uint64(2)
+		var err error
+		switch how {
+		case "rename":
+			err = os.Rename(m.p("other"), m.p("h1"))
+		case "remove":
+			err = os.Remove(m.p("h1"))
+		case "write":
+			want = 3
+			err = appendTo(m.p("h1"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		dropCaches(t)
+		eventually(func() bool { return m.state().Nodes < 3 })
+		var st unix.Stat_t
+		if err := unix.Stat(m.p("h2"), &st); err != nil || uint64(st.Nlink) != want {
+			t.Errorf("%s: %d links, want %d (%v)", how, st.Nlink, want, err)
+		}
+		if how == "write" {
+			if got := read(t, m.p("h3")); got != "linked!" {
+				t.Errorf("another name has %q", got)
+			}
+		}
+		m.unmount()
+		d.noLeftovers(t)
+	}
+}

@@ -150,7 +150,7 @@ func (f *FS) resolve(parent *node, name string, at layers.Candidates, st *unix.S
 		return nil, err
 	}
 	adopted, err := f.adopt(parent, name, n, key, found.Stat.Nlink > 1)
-	if adopted == n {
+	if adopted == n && found.InUpper == (n.upper.Load() != 0) { // else the index has its copy
 		*st = found.Stat
 	}
 	return adopted, err

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -35,6 +36,7 @@ type job struct {
 	Options Options
 	Target  string
 	Files   uint64 // RLIMIT_NOFILE, 0 to leave it
+	User    int    // user and group that serves the union, 0 for root
 }
 
 func TestMain(m *testing.M) {
@@ -61,19 +63,32 @@ func serve(text string) error {
 		}
 	}
 	j.Options.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	dev, err := mountDevice(&j)
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	if err := becomeUser(j.User); err != nil {
+		return err
+	}
 	f, err := New(j.Options)
 	if err != nil {
 		return err
 	}
-	ended, err := mountUnion(f, j.Target)
-	if err != nil {
-		return err
+	ended := make(chan error, 1)
+	go func() { ended <- f.Serve(dev) }()
+	select {
+	case <-f.Ready():
+	case err := <-ended:
+		return fmt.Errorf("ended before it was ready: %v", err)
+	case <-time.After(20 * time.Second):
+		return errors.New("not ready in time")
 	}
 	fmt.Println("ready")
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		fmt.Println(f.command(in.Text()))
 	}
-	if err := unix.Unmount(j.Target, 0); err != nil && err != unix.EINVAL { // EINVAL: somebody else has done it
+	if err := unix.Unmount(j.Target, 0); err != nil && j.User == 0 && err != unix.EINVAL { // EINVAL: somebody else has done it
 		return fmt.Errorf("unmount: %w", err)
 	}
 	if err := <-ended; err != nil {
@@ -82,33 +97,29 @@ func serve(text string) error {
 	return f.Close()
 }
 
-// mountUnion mounts a union and waits until it answers. The channel gets what Serve returns.
-func mountUnion(f *FS, target string) (<-chan error, error) {
+// mountDevice mounts a connection that is not served yet.
+func mountDevice(j *job) (*os.File, error) {
 	dev, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer dev.Close()
-	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other", dev.Fd())
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,default_permissions,allow_other", dev.Fd(), j.User, j.User)
 	flags := uintptr(0)
-	if f.writable() != nil {
+	if j.Options.Upper == "" || j.Options.ReadOnly {
 		flags = unix.MS_RDONLY
 	}
-	if err := unix.Mount("test", target, "fuse.unionfs-deep", flags, options); err != nil {
+	if err := unix.Mount("test", j.Target, "fuse.unionfs-deep", flags, options); err != nil {
 		return nil, fmt.Errorf("mount: %w", err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- f.Serve(dev) }()
-	select {
-	case <-f.Ready():
-		return ended, nil
-	case err := <-ended:
-		unix.Unmount(target, unix.MNT_DETACH)
-		return nil, fmt.Errorf("ended before it was ready: %v", err)
-	case <-time.After(20 * time.Second):
-		unix.Unmount(target, unix.MNT_DETACH)
-		return nil, fmt.Errorf("not ready in time")
+	return dev, nil
+}
+
+// becomeUser gives up root on all threads.
+func becomeUser(id int) error {
+	if id == 0 {
+		return nil
 	}
+	return errors.Join(syscall.Setgroups(nil), syscall.Setgid(id), syscall.Setuid(id))
 }
 
 // serverState is what a server says of itself.
@@ -161,6 +172,7 @@ func (f *FS) damage(name string) string {
 type served struct {
 	t    testing.TB
 	root string
+	user int
 	cmd  *exec.Cmd
 	in   io.WriteCloser
 	out  *bufio.Reader
@@ -224,7 +236,7 @@ func tryMount(t testing.TB, j job) (*served, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &served{t: t, root: j.Target, cmd: exec.Command("/proc/self/exe"), log: &logBuffer{}}
+	m := &served{t: t, root: j.Target, user: j.User, cmd: exec.Command("/proc/self/exe"), log: &logBuffer{}}
 	m.cmd.Env = append(os.Environ(), serveEnv+"="+string(text))
 	m.cmd.Stderr = m.log
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -247,6 +259,7 @@ func tryMount(t testing.TB, j job) (*served, error) {
 	if line != "ready\n" {
 		m.cmd.Process.Kill()
 		m.wait()
+		unix.Unmount(m.root, unix.MNT_DETACH)
 		return nil, fmt.Errorf("%s%v %s", line, err, m.log)
 	}
 	timer := time.AfterFunc(mountTime, func() {
@@ -283,6 +296,9 @@ func (m *served) unmount() {
 		return
 	}
 	m.done = true
+	if m.user != 0 { // who may not unmount by itself
+		unix.Unmount(m.root, 0)
+	}
 	m.in.Close()
 	timer := time.AfterFunc(20*time.Second, m.abort)
 	said, _ := io.ReadAll(m.out)
@@ -350,11 +366,17 @@ func makeDirs(t testing.TB, base string) dirs {
 	return d
 }
 
-// options are o with the directories as layers.
+// options are o with the directories as layers, without what a user namespace does not allow.
 func (d dirs) options(o Options) Options {
 	o.Lower, o.Upper, o.Work = []string{d.lower}, d.upper, d.work
+	if inUserNamespace() {
+		o.UserXattr, o.Metacopy = true, false
+	}
 	return o
 }
+
+// inUserNamespace reports whether root is not the machine's.
+func inUserNamespace() bool { return newOwnerCheck().partial }
 
 // noLeftovers fails the test where something is left in the work directory but what the kernel leaves there as well: the
 // whiteout of which all others are links, and the mark of a volatile mount.

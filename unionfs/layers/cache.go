@@ -166,24 +166,23 @@ func (c *Cache) Len() int {
 	return len(c.files)
 }
 
-// Trim closes the descriptors that nobody uses until at most keep are held: what is left to do when the process has
-// run out of them.
-func (c *Cache) Trim(keep int) {
-	for _, fd := range c.trim(keep) {
+// shrink closes descriptors that nobody uses, the oldest first, until at most keep are held.
+func (c *Cache) shrink(keep int) {
+	for _, fd := range c.dropIdle(keep) {
 		unix.Close(fd)
 	}
 }
 
-// trim returns the descriptors to close.
-func (c *Cache) trim(keep int) (close []int) {
+// dropIdle is shrink that leaves the descriptors to be closed by the caller.
+func (c *Cache) dropIdle(keep int) (fds []int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.files) > keep && c.idle.newer != &c.idle {
 		oldest := c.idle.newer
 		c.dropLocked(oldest)
-		close = append(close, oldest.FD)
+		fds = append(fds, oldest.FD)
 	}
-	return close
+	return fds
 }
 
 // Close closes every descriptor that nobody uses and lets the others be closed by their last user.
@@ -191,5 +190,5 @@ func (c *Cache) Close() {
 	c.mu.Lock()
 	c.max = 0
 	c.mu.Unlock()
-	c.Trim(0)
+	c.shrink(0)
 }

@@ -136,19 +136,19 @@ func TestCacheDrop(t *testing.T) {
 	}
 }
 
-func TestCacheTrim(t *testing.T) {
+func TestCacheShrink(t *testing.T) {
 	c := NewCache(8)
 	used := c.Put(Key{Ino: 100}, openNull(t), false)
 	for ino := range uint64(7) {
 		c.Put(Key{Ino: ino}, openNull(t), false).Release()
 	}
-	c.Trim(3)
+	c.shrink(3)
 	if n := c.Len(); n != 3 {
-		t.Errorf("%d descriptors after Trim(3)", n)
+		t.Errorf("%d descriptors after shrink(3)", n)
 	}
-	c.Trim(0)
+	c.shrink(0)
 	if n := c.Len(); n != 1 || !isOpen(used.FD) {
-		t.Errorf("%d descriptors after Trim(0), 1 is in use", n)
+		t.Errorf("%d descriptors after shrink(0), 1 is in use", n)
 	}
 	used.Release()
 	c.Close()

@@ -113,7 +113,7 @@ func TestDirectoryChangesType(t *testing.T) {
 			t.Fatal(err)
 		}
 		plant(t, dir, other)
-		s.Cache.Trim(0)
+		s.Cache.shrink(0)
 		if f, err := s.OpenDir(place); err == nil {
 			f.Release()
 			t.Errorf("%q was opened as a directory", other)

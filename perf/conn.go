@@ -12,6 +12,7 @@ import (
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // defaultMaxWrite is go-fuse's own default for MountOptions.MaxWrite, in bytes.
@@ -45,9 +46,11 @@ type Conn struct {
 	cfg      Config
 	counters Counters
 	crew     crew
-	waiter   waiter
 	pace     pace
 	door     door
+
+	allowed    unix.CPUSet // the processors that the process may use
+	processors []int32     // the same as a list
 
 	ready      chan struct{}
 	inited     sync.Once
@@ -72,7 +75,7 @@ func NewConn(dev *os.File, fs fuse.RawFileSystem, opts *fuse.MountOptions, cfg C
 	}
 	c := &Conn{dev: own, fs: fs, cfg: cfg, ready: make(chan struct{})}
 	c.crew.init()
-	c.waiter.init(&c.counters)
+	c.allowed, c.processors = usableProcessors()
 	o := c.protocolOptions(opts)
 	c.maxWrite = o.MaxWrite
 	c.protocol = fuse.NewProtocolServer(fs, &o)
@@ -112,8 +115,8 @@ func (c *Conn) Serve() error {
 		return fmt.Errorf("serve FUSE connection: already served")
 	}
 	var monitor sync.WaitGroup
-	monitor.Go(c.watchReader)
-	c.handOver()
+	monitor.Go(c.watchReaders)
+	c.handOver(nil)
 	<-c.crew.ended
 	c.cancelInFlight()
 	monitor.Wait()

@@ -1,6 +1,7 @@
 package perf
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -13,10 +14,8 @@ const (
 	maxSpare = 16
 )
 
-// crew is the loops of one Conn and whose turn it is to read.
+// crew is the loops of one Conn and which of them read.
 type crew struct {
-	// reader is the loop whose turn it is, nil while free. Written with mu held.
-	reader  atomic.Pointer[loop]
 	running sync.WaitGroup
 	ended   chan struct{} // closed when the connection is over
 	wake    chan struct{} // wakes the parked monitor
@@ -25,9 +24,12 @@ type crew struct {
 	mu    sync.Mutex
 	all   map[*loop]struct{} // guarded by mu
 	spare []*loop            // parked loops, the last parked last; guarded by mu
-	free  bool               // the turn is nobody's: whichever loop comes first takes it; guarded by mu
-	over  bool               // ended is closed; guarded by mu
-	err   error              // why, written before ended is closed
+	// readers are the loops that read, each for as long as it finds something and the last of them for good. Where it is
+	// empty, MaxLoops requests are being handled and are slow: the first loop to finish reads. Guarded by mu.
+	readers []*loop
+	several atomic.Bool // there is more than one reader; written with mu held
+	over    bool        // ended is closed; guarded by mu
+	err     error       // why, written before ended is closed
 }
 
 func (w *crew) init() {
@@ -36,38 +38,84 @@ func (w *crew) init() {
 	w.wake = make(chan struct{}, 1)
 }
 
-// handOver frees the turn and sees to it that a loop comes for it: a parked one, or a new one while there are fewer than
-// MaxLoops. Beyond that the next loop whose handler returns takes it.
-func (c *Conn) handOver() {
+// handOver takes a reader (nil for none) off the reading, and sees to it that another loop reads.
+func (c *Conn) handOver(l *loop) {
 	w := &c.crew
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.free = true
-	w.reader.Store(nil)
-	switch n := len(w.spare); {
-	case w.over:
-	case n > 0:
-		w.spare[n-1].wake <- struct{}{}
-		w.spare = w.spare[:n-1]
-	case len(w.all) < c.cfg.MaxLoops:
-		l := &loop{conn: c, wake: make(chan struct{}, 1)}
-		w.all[l] = struct{}{}
-		w.running.Go(l.run)
+	w.dismissLocked(l)
+	if len(w.readers) == 0 {
+		c.enlistLocked(anywhere)
 	}
 }
 
-// takeTurn returns true when it has become l's turn to read, parking l until then. It returns false when l should end:
-// because the connection is over or enough loops are parked already.
-func (w *crew) takeTurn(l *loop) bool {
+// invite makes a further loop read, on a processor, unless one reads there or on each processor already.
+func (c *Conn) invite(processor int32) {
+	w := &c.crew
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	there := func(l *loop) bool { return l.processor.Load() == processor }
+	if len(w.readers) < len(c.processors) && !slices.ContainsFunc(w.readers, there) {
+		c.enlistLocked(processor)
+	}
+}
+
+// enlistLocked makes a parked loop read, or a new one while there are fewer than MaxLoops. Beyond that the next loop whose
+// handler returns reads.
+func (c *Conn) enlistLocked(processor int32) {
+	w := &c.crew
+	var l *loop
+	switch n := len(w.spare); {
+	case w.over:
+		return
+	case n > 0:
+		l = w.spare[n-1]
+		w.spare = w.spare[:n-1]
+		l.wake <- struct{}{}
+	case len(w.all) < c.cfg.MaxLoops:
+		l = newLoop(c)
+		w.all[l] = struct{}{}
+		w.running.Go(l.run)
+	default:
+		return
+	}
+	l.processor.Store(processor)
+	w.readers = append(w.readers, l)
+	w.several.Store(len(w.readers) > 1)
+}
+
+// dismissLocked takes a loop off the reading.
+func (w *crew) dismissLocked(l *loop) {
+	if i := slices.Index(w.readers, l); i >= 0 {
+		w.readers = slices.Delete(w.readers, i, i+1)
+		w.several.Store(len(w.readers) > 1)
+	}
+}
+
+// mayRest lets a reader that finds nothing to read stop, unless it is the last.
+func (w *crew) mayRest(l *loop) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.readers) < 2 {
+		return false
+	}
+	w.dismissLocked(l)
+	return true
+}
+
+// enter returns true when l is to read, parking it until then. It returns false when l should end: because the connection
+// is over or enough loops are parked already.
+func (w *crew) enter(l *loop) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for {
 		switch {
 		case w.over:
 			return false
-		case w.free:
-			w.free = false
-			w.reader.Store(l)
+		case slices.Contains(w.readers, l):
+			return true
+		case len(w.readers) == 0:
+			w.readers = append(w.readers, l)
 			return true
 		case len(w.spare) >= maxSpare:
 			return false
@@ -79,11 +127,16 @@ func (w *crew) takeTurn(l *loop) bool {
 	}
 }
 
-// leave takes an ended loop out of the list.
-func (w *crew) leave(l *loop) {
+// leave takes an ended loop out of the lists. If it was to read, a parked one does.
+func (c *Conn) leave(l *loop) {
+	w := &c.crew
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.all, l)
+	w.dismissLocked(l)
+	if len(w.readers) == 0 && len(w.spare) > 0 {
+		c.enlistLocked(anywhere)
+	}
 }
 
 // alone tells whether l is the only loop that there is.

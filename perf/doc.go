@@ -5,26 +5,28 @@
 // # The request loop
 //
 // What a FUSE request costs is mostly waking: the daemon on an idle processor, then the client on another. So a Conn
-// keeps the reading awake for a moment after each reply, and keeps it on one thread:
+// serves each client on the client's own processor, where the two take turns, by as few threads as there are busy clients:
 //
-//	          turn to read (one of them at a time)
+//	           reads (mostly one of them)
 //	               |
-//	loop 1 ---- read, handle, reply, wait actively, read, handle ........ handler is slow
-//	loop 2 ---- parked ------------------------------------------------- read, handle, reply ...
-//	                                                                     ^
-//	monitor --- sleeps while there are requests, parked while idle ------+ hands the turn on
+//	loop 1 ---- read, handle, reply, read, handle ............ handler is slow
+//	loop 2 ---- parked -------------------------------------- read, handle, reply ...
+//	                                                          ^
+//	monitor --- sleeps while there are requests, parked ------+ hands the reading on
 //
 // The parts, and what holds for them:
 //
-//   - A loop is a goroutine locked to an OS thread of its own, with its own buffers. Exactly one loop has the turn to
-//     read. It handles what it reads itself, so that a short request wakes nobody.
-//   - A handler that has not returned after one to two ticks of the monitor loses the turn to another loop: no request,
+//   - A loop is a goroutine locked to an OS thread of its own, with its own buffers. Those that read are its readers: one,
+//     or more while clients are at work on several processors. A loop handles what it reads itself, so that a short request
+//     wakes nobody.
+//   - A reader looks now and then on which processor its client runs, and invites a loop to read there. See beside.
+//   - The last reader sleeps in poll(2) when there is nothing to read. Others stop reading then, after a short active wait,
+//     so that a request never wakes two. See waiter.
+//   - A handler that has not returned after one to two ticks of the monitor loses the reading to another loop: no request,
 //     and no INTERRUPT, waits behind a slow one. The loop that lost it finishes its request.
 //   - Where several clients are at work and requests of a kind have lately been slow, as with a layer on a cold disk, the
-//     turn is handed on before such a request is handled. A loop without the turn goes on with what is there to be read
-//     before it parks, so that several loops stay at work without being woken for each request.
-//   - After a reply the reader tries non-blocking reads, yielding the processor between them, before it sleeps in poll(2).
-//     See waiter for when it does and when it stops.
+//     reading is handed on before such a request is handled. A loop that does not read any more goes on with what is there
+//     to be read before it parks, so that several loops stay at work without being woken for each request.
 //   - All loops use one descriptor. The kernel takes the answer to a request only on the descriptor that read it, and
 //     re-queues an interrupt that came too early only there too.
 //
@@ -46,7 +48,7 @@
 //
 // # Lock order
 //
-// crew.mu guards the turn and the list of parked loops, Backings.mu the registered files. Neither is held while another
+// crew.mu guards the lists of readers and of parked loops, Backings.mu the registered files. Neither is held while another
 // lock of this package is taken, nor while a handler, a ThreadInit or a system call runs. door.mu is held for reading
 // during notifications and ioctls.
 package perf

@@ -12,23 +12,32 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// loop is one serving thread: it reads requests while it has the turn, and handles what it has read.
+// loop is one serving thread: it reads requests while it is a reader, and handles what it has read.
 type loop struct {
 	conn *Conn
-	wake chan struct{} // one token when the parked loop should look for the turn again
+	wake chan struct{} // one token when the parked loop should look whether it is to read
 
-	// turn is odd while the loop handles a request and has the turn to read; the monitor takes the turn from it by
-	// making the number even. Each request changes it, so the monitor can tell a slow request from a second one.
+	// turn is odd while the loop handles a request as a reader; the monitor takes the reading from it by making the
+	// number even. Each request changes it, so the monitor can tell a slow request from a second one.
 	turn atomic.Uint64
+	seen uint64 // turn at the monitor's last look; the monitor's own
 	// unique is the number of the request being handled, 0 if none.
 	unique atomic.Uint64
 
+	waiter
+	beside
 	in, out buffer
 	// HandleRequest takes lists of buffers; these save making one for each request.
 	inList, outList [1][]byte
 }
 
-// handling tells whether a value of loop.turn stands for a request being handled by the reader.
+func newLoop(c *Conn) *loop {
+	l := &loop{conn: c, wake: make(chan struct{}, 1)}
+	l.waiter.init(&c.counters, len(c.processors))
+	return l
+}
+
+// handling tells whether a value of loop.turn stands for a request being handled by a reader.
 func handling(turn uint64) bool { return turn&1 == 1 }
 
 // run is the body of the loop's goroutine. It never unlocks its thread, so that a thread which ThreadInit has changed
@@ -36,7 +45,7 @@ func handling(turn uint64) bool { return turn&1 == 1 }
 func (l *loop) run() {
 	c := l.conn
 	runtime.LockOSThread()
-	defer c.crew.leave(l)
+	defer c.leave(l)
 	defer l.in.free()
 	defer l.out.free()
 	if err := l.prepare(); err != nil {
@@ -47,7 +56,8 @@ func (l *loop) run() {
 		c.cfg.Log.Error("a further serving thread could not be made; requests may wait for slow ones", "error", err)
 		return
 	}
-	for c.crew.takeTurn(l) {
+	for c.crew.enter(l) {
+		l.settle()
 		for l.serveOne() {
 		}
 		l.serveQueued()
@@ -68,11 +78,13 @@ func (l *loop) prepare() (err error) {
 	return err
 }
 
-// serveOne reads and answers one request. It returns whether the turn to read is still this loop's.
+// serveOne reads and answers one request. It returns whether the loop is to go on reading.
 func (l *loop) serveOne() bool {
 	c := l.conn
-	n, queued, errno := c.waiter.next(c.dev, l.in.data)
+	n, queued, errno := l.next()
 	switch {
+	case again(errno): // there is nothing to do for this one
+		return false
 	case errno == syscall.ENOENT: // the request was withdrawn while it was read
 		return true
 	case errno == 0 && n < int(unsafe.Sizeof(fuse.InHeader{})):
@@ -88,18 +100,38 @@ func (l *loop) serveOne() bool {
 		l.answer(n)
 		return true
 	case queued && c.pace.slow(kind):
-		c.handOver()
+		c.handOver(l)
 		l.answer(n)
 		return false
 	}
 	turn := l.turn.Load() + 1
 	l.turn.Store(turn)
 	c.watch()
+	l.follow(l.request())
 	l.answer(n)
 	return l.turn.CompareAndSwap(turn, turn+1)
 }
 
-// serveQueued answers, without having the turn, what is there to be read. So while there is more than one loop's work,
+// next reads the next request: at once if there is one, else after waiting actively where that has paid, else asleep. Only
+// the last reader sleeps; another one gets EAGAIN then, and is a reader no more. queued tells that the request was there
+// already, that is, that there is more than one client.
+func (l *loop) next() (n int, queued bool, errno syscall.Errno) {
+	dev, buf := l.conn.dev, l.in.data
+	if n, errno = dev.tryRead(buf); !again(errno) {
+		return n, true, errno
+	}
+	start := time.Now()
+	if l.waitsActively() {
+		n, errno = l.waitActively(dev, buf, start)
+	}
+	if !again(errno) || l.conn.crew.mayRest(l) {
+		return n, false, errno
+	}
+	n, errno = l.sleep(dev, buf, start)
+	return n, false, errno
+}
+
+// serveQueued answers, without being a reader, what is there to be read. So while there is more than one loop's work,
 // the loops that do it need not be woken for each request.
 func (l *loop) serveQueued() {
 	for {

@@ -3,15 +3,24 @@ package perf
 import "time"
 
 const (
-	// tick is how often the monitor looks while there are requests. A handler loses the turn after one to two of them:
+	// tick is how often the monitor looks while there are requests. A handler loses the reading after one to two of them:
 	// late enough that handlers which work on cached metadata keep it, early enough to be no hitch that anyone sees.
 	tick = 500 * time.Microsecond
 	// idleTicks without a request park the monitor, so that an idle mount has no timer.
 	idleTicks = 8
 )
 
-// watchReader is the monitor: it takes the turn to read from a loop whose handler is slow and hands it on.
-func (c *Conn) watchReader() {
+// sight is what the monitor sees at a tick.
+type sight int
+
+const (
+	quiet sight = iota // no reader has done anything since the last tick
+	busy               // one has
+	stuck              // each of them still handles the request that it handled at the last tick
+)
+
+// watchReaders is the monitor: it takes the reading from loops whose handlers are slow.
+func (c *Conn) watchReaders() {
 	for {
 		select {
 		case <-c.crew.wake:
@@ -22,43 +31,68 @@ func (c *Conn) watchReader() {
 	}
 }
 
-// watchWhileBusy looks at the reader every tick and returns, parked, when there is nothing to watch: no request for some
+// watchWhileBusy looks at the readers every tick and returns, parked, when there is nothing to watch: no request for some
 // ticks, or no reader, because every loop allowed handles a slow request and the first to finish will be the reader.
 func (c *Conn) watchWhileBusy() {
-	last, lastTurn := c.crew.readerTurn()
+	c.crew.look()
 	for idle := 0; ; {
 		time.Sleep(tick)
-		l, turn := c.crew.readerTurn()
-		switch {
-		case l != last || turn != lastTurn:
+		switch c.crew.look() {
+		case busy:
 			idle = 0
-		case !handling(turn):
+		case stuck:
+			c.relieve()
+		case quiet:
 			idle++
-		case l.turn.CompareAndSwap(turn, turn+1):
-			c.counters.handovers.Add(1)
-			c.handOver()
 		}
-		last, lastTurn = l, turn
-		if idle >= idleTicks && c.park(l, turn) {
+		if idle >= idleTicks && c.park() {
 			return
 		}
 	}
 }
 
-// readerTurn returns the reader and its turn, nil and 0 while nobody reads.
-func (w *crew) readerTurn() (*loop, uint64) {
-	l := w.reader.Load()
-	if l == nil {
-		return nil, 0
+// look compares the readers with what they did at the last look.
+func (w *crew) look() sight {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s, working := quiet, 0
+	for _, l := range w.readers {
+		turn := l.turn.Load()
+		if turn != l.seen {
+			s = busy
+		}
+		if handling(turn) {
+			working++
+		}
+		l.seen = turn
 	}
-	return l, l.turn.Load()
+	if s == quiet && working > 0 && working == len(w.readers) {
+		return stuck
+	}
+	return s
+}
+
+// relieve hands the reading on from the readers that still handle what they handled at the last look.
+func (c *Conn) relieve() {
+	w := &c.crew
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, l := range append([]*loop(nil), w.readers...) {
+		if handling(l.seen) && l.turn.CompareAndSwap(l.seen, l.seen+1) {
+			c.counters.handovers.Add(1)
+			w.dismissLocked(l)
+		}
+	}
+	if len(w.readers) == 0 {
+		c.enlistLocked(anywhere)
+	}
 }
 
 // park announces that nobody watches and tells whether that is right: a loop that began to handle a request just before
 // may have seen the monitor still awake, and would not wake it.
-func (c *Conn) park(l *loop, turn uint64) bool {
+func (c *Conn) park() bool {
 	c.crew.watched.Store(false)
-	if now, nowTurn := c.crew.readerTurn(); now == l && nowTurn == turn {
+	if c.crew.look() == quiet {
 		return true
 	}
 	// If a loop has announced the opposite meanwhile, its wake-up is on its way.

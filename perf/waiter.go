@@ -5,8 +5,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -23,70 +21,46 @@ const (
 	maxCalm = 10 * time.Second
 )
 
-// spinners counts the readers of this process that wait actively. One for four processors may, so that a process that
-// serves many mounts does not keep all processors from their clients.
+// spinners counts the readers of this process that wait actively. There may be one for each processor, so that a process that
+// serves many mounts leaves them to their clients.
 var spinners atomic.Int32
 
-// waiter decides how the reader waits for the next request. Only the loop that has the turn uses it.
+// waiter decides how a reader waits for the next request.
 type waiter struct {
 	// credit says whether waiting actively has paid lately: it is tried while positive.
 	credit     int
-	processors int32
+	processors int
 	// calmUntil is the end of the time without active waits after a stolen yield, calm the length of that time.
 	calmUntil time.Time
 	calm      time.Duration
 	counters  *Counters
 }
 
-func (w *waiter) init(counters *Counters) {
+func (w *waiter) init(counters *Counters, processors int) {
 	w.counters = counters
 	w.credit = maxCredit
-	w.processors = int32(usableProcessors())
-}
-
-// usableProcessors is how many processors this process can keep busy.
-func usableProcessors() int {
-	n := runtime.GOMAXPROCS(0)
-	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &set); err == nil {
-		n = min(n, set.Count())
-	}
-	return n
-}
-
-// next reads the next request: at once if there is one, else after waiting actively where that has paid, else asleep.
-// queued tells that the request was there already, that is, that there is more than one client.
-func (w *waiter) next(dev device, buf []byte) (n int, queued bool, errno syscall.Errno) {
-	n, errno = dev.tryRead(buf)
-	if !again(errno) {
-		return n, true, errno
-	}
-	start := time.Now()
-	if w.mayWaitActively(start) {
-		n, errno = w.spin(dev, buf, start)
-		spinners.Add(-1)
-		if !again(errno) {
-			return n, false, errno
-		}
-	}
-	n, errno = w.sleep(dev, buf, start)
-	return n, false, errno
+	w.processors = min(processors, runtime.GOMAXPROCS(0))
 }
 
 func again(errno syscall.Errno) bool {
 	return errno == syscall.EAGAIN || errno == syscall.EINTR
 }
 
-// mayWaitActively takes a place among the spinners if it returns true.
+// mayWaitActively tells whether waiting actively promises anything.
 func (w *waiter) mayWaitActively(now time.Time) bool {
-	if w.credit <= 0 || w.processors == 1 || now.Before(w.calmUntil) {
-		return false
+	return w.credit > 0 && w.processors > 1 && !now.Before(w.calmUntil)
+}
+
+// waitActively tries to read for a while, where that promises anything, and gives EAGAIN where nothing came.
+func (w *waiter) waitActively(dev device, buf []byte, start time.Time) (int, syscall.Errno) {
+	if !w.mayWaitActively(start) {
+		return 0, syscall.EAGAIN
 	}
-	if spinners.Add(1) > max(1, w.processors/4) {
-		spinners.Add(-1)
-		return false
+	defer spinners.Add(-1)
+	if spinners.Add(1) > int32(w.processors) {
+		return 0, syscall.EAGAIN
 	}
-	return true
+	return w.spin(dev, buf, start)
 }
 
 // spin tries to read for spinFor, yielding the processor between tries so that a client on the same one can run.
@@ -124,12 +98,8 @@ func (w *waiter) calmDown(now time.Time) {
 	w.calmUntil = now.Add(w.calm)
 }
 
-// earn adds credit. Where that is about to lead to the next active wait, the processors are counted again: affinity and
-// control groups may have changed.
+// earn adds credit.
 func (w *waiter) earn(credit int) {
-	if w.credit <= 0 && w.credit+credit > 0 {
-		w.processors = int32(usableProcessors())
-	}
 	w.credit = min(w.credit+credit, maxCredit)
 }
 

@@ -1,0 +1,165 @@
+package perf
+
+import (
+	"bytes"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// lookEvery is after how many requests a loop looks where its client runs. A look costs about as much as a request.
+const lookEvery = 32
+
+// anywhere is the processor of a loop that has not looked yet.
+const anywhere int32 = -1
+
+// beside keeps the reading on the processor of the clients. There a client that waits for an answer and the loop that waits
+// for a request take turns, which costs two context switches a request; across processors it costs waking an idle one,
+// twice.
+//
+// A loop does not go after its client itself: the processor that it left would be idle just then, and the scheduler would
+// put the client there when it is woken next. It invites another loop to the client's processor, and reads on for as long
+// as there is something to be read. A loop is put onto a processor and left free again at once: where it is better off
+// elsewhere, the scheduler moves it.
+type beside struct {
+	processor atomic.Int32 // where the loop was put or seen last
+	served    int          // requests since the last look
+	home      bool         // it has a client here, as far as is known
+	client    uint32       // the number of that client's thread
+	fromIt    int          // requests since the last look that were this client's
+	blind     bool         // where the clients are is not to be known
+}
+
+// settle puts the loop onto the processor that it was invited to.
+func (l *loop) settle() {
+	l.served = 0
+	if p := l.processor.Load(); p != anywhere {
+		l.home = true
+		l.moveTo(p)
+	}
+}
+
+// waitsActively tells whether a reader waits actively.
+//
+//   - A lone one beside its client sleeps at once: being woken costs no more than giving way to the client does.
+//   - Of several each waits beside its own client, so that one client's pause does not end its reader.
+//   - One that looks for its client sleeps: a processor that it kept awake would draw the client away.
+//   - Where it cannot look, it waits for as long as a client on another processor needs.
+func (l *loop) waitsActively() bool {
+	return l.home && l.conn.crew.several.Load() || l.blind
+}
+
+// follow looks at times where the client of a request runs.
+func (l *loop) follow(in *fuse.InHeader) {
+	if l.served++; in.Pid == l.client {
+		l.fromIt++
+	}
+	if l.served >= lookEvery && waitsFor(in) && len(l.conn.processors) > 1 {
+		l.look(in.Pid)
+		l.served, l.fromIt = 0, 0
+	}
+}
+
+// look finds out where a client runs, and gets it a loop there.
+func (l *loop) look(pid uint32) {
+	client, own := processorOf(pid), ownProcessor()
+	l.processor.Store(own)
+	l.blind = client == anywhere
+	switch {
+	case l.blind:
+		l.home = false
+	case client == own:
+		l.home, l.client = true, pid
+	default:
+		l.conn.invite(client)
+		l.home = l.home && pid != l.client && l.fromIt > 0 // there is another client here
+	}
+}
+
+// waitsFor tells whether a client waits for the answer and does nothing else, as it may while data is read ahead or written
+// behind.
+func waitsFor(in *fuse.InHeader) bool {
+	const small = 32 << 10
+	switch in.Opcode {
+	case opRead:
+		return (*fuse.ReadIn)(unsafe.Pointer(in)).Size <= small
+	case opWrite:
+		return (*fuse.WriteIn)(unsafe.Pointer(in)).Size <= small
+	}
+	return wantsReply(in.Opcode)
+}
+
+// moveTo puts the calling thread onto a processor, if the process may use it.
+func (l *loop) moveTo(processor int32) {
+	var one unix.CPUSet
+	if one.Set(int(processor)); !l.conn.allowed.IsSet(int(processor)) || unix.SchedSetaffinity(0, &one) != nil {
+		return
+	}
+	if err := unix.SchedSetaffinity(0, &l.conn.allowed); err != nil {
+		l.conn.cfg.Log.Warn("a serving thread stays on one processor", "processor", processor, "error", err)
+	}
+}
+
+// usableProcessors is the processors that this process may run on.
+func usableProcessors() (set unix.CPUSet, list []int32) {
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return set, nil
+	}
+	for i := range int32(len(set) * 64) {
+		if set.IsSet(int(i)) {
+			list = append(list, i)
+		}
+	}
+	return set, list
+}
+
+func ownProcessor() int32 {
+	var p uint32
+	if _, _, errno := syscall.RawSyscall(unix.SYS_GETCPU, uintptr(unsafe.Pointer(&p)), 0, 0); errno != 0 {
+		return anywhere
+	}
+	return int32(p)
+}
+
+// processorOf is where a thread runs or ran last, by the 39th field of its stat file (proc_pid_stat(5)), and anywhere where
+// that is not to be known.
+func processorOf(pid uint32) int32 {
+	var path [32]byte
+	name := append(strconv.AppendUint(append(path[:0], "/proc/"...), uint64(pid), 10), "/stat\x00"...)
+	fd, _, errno := syscall.Syscall6(syscall.SYS_OPENAT, ^uintptr(99), uintptr(unsafe.Pointer(&name[0])), syscall.O_RDONLY|syscall.O_CLOEXEC, 0, 0, 0)
+	if errno != 0 {
+		return anywhere
+	}
+	defer syscall.Close(int(fd))
+	var buf [1024]byte
+	n, err := syscall.Read(int(fd), buf[:])
+	if err != nil {
+		return anywhere
+	}
+	return parseProcessor(buf[:n])
+}
+
+// parseProcessor finds the field in a stat file, whose second one, in parentheses, may hold anything.
+func parseProcessor(stat []byte) int32 {
+	const field, afterName = 39, 3
+	rest := stat[bytes.LastIndexByte(stat, ')')+1:]
+	for i := afterName; ; i++ {
+		rest = bytes.TrimLeft(rest, " ")
+		word, more, found := bytes.Cut(rest, []byte(" "))
+		if i == field {
+			n, err := strconv.ParseInt(string(word), 10, 32)
+			if err != nil {
+				return anywhere
+			}
+			return int32(n)
+		}
+		if !found {
+			return anywhere
+		}
+		rest = more
+	}
+}

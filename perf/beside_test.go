@@ -1,0 +1,126 @@
+package perf
+
+import (
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestParseProcessor(t *testing.T) {
+	const before = " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 17 "
+	for stat, want := range map[string]int32{
+		"12 (sh)" + before + "5 0 0 0\n":              5,
+		"12 (a b) R 99 (c)" + before + "63 0 0\n":     63,
+		"12 (sh) S 1 2 3":                             anywhere,
+		"12 (sh)" + before + "x 0 0":                  anywhere,
+		"12 (sh)" + before + "99999999999999999999 0": anywhere,
+		"": anywhere,
+	} {
+		if got := parseProcessor([]byte(stat)); got != want {
+			t.Errorf("parseProcessor(%q) = %d, want %d", stat, got, want)
+		}
+	}
+}
+
+// pinned runs f on a thread that stays on a processor.
+func pinned(t *testing.T, processor int32, f func()) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var before, one unix.CPUSet
+	one.Set(int(processor))
+	if err := unix.SchedGetaffinity(0, &before); err != nil {
+		t.Error(err)
+		return
+	}
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		t.Error(err)
+		return
+	}
+	defer unix.SchedSetaffinity(0, &before)
+	f()
+}
+
+func statFor(t *testing.T, path string, d time.Duration) {
+	var st unix.Stat_t
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		if err := unix.Stat(path, &st); err != nil {
+			t.Error(err)
+			return
+		}
+	}
+}
+
+func TestProcessorOf(t *testing.T) {
+	_, processors := usableProcessors()
+	for _, p := range processors {
+		pinned(t, p, func() {
+			if own, got := ownProcessor(), processorOf(uint32(unix.Gettid())); own != p || got != p {
+				t.Errorf("on processor %d: ownProcessor() = %d, processorOf(self) = %d", p, own, got)
+			}
+		})
+	}
+	if got := processorOf(0); got != anywhere {
+		t.Errorf("processorOf(0) = %d, want %d", got, anywhere)
+	}
+}
+
+// readersAt is the processors on which loops read, as they were last seen.
+func readersAt(c *Conn) (at []int32) {
+	c.crew.mu.Lock()
+	defer c.crew.mu.Unlock()
+	for _, l := range c.crew.readers {
+		at = append(at, l.processor.Load())
+	}
+	return at
+}
+
+// TestReaderFollowsClient checks that a client on any processor gets a reader there.
+func TestReaderFollowsClient(t *testing.T) {
+	_, processors := usableProcessors()
+	if len(processors) < 2 {
+		t.Skip("needs two processors")
+	}
+	m := mountMemFS(t, Config{})
+	for _, p := range append(processors[:2:2], processors[0]) {
+		pinned(t, p, func() {
+			for end := time.Now().Add(10 * time.Second); !slices.Contains(readersAt(m.conn), p); {
+				if time.Now().After(end) {
+					t.Fatalf("no reader came to processor %d; they are at %v", p, readersAt(m.conn))
+				}
+				statFor(t, m.path("f"), 5*time.Millisecond)
+			}
+		})
+	}
+}
+
+// TestFewReaders checks that however many clients there are, each processor has at most one reader, and that one is left
+// when they have gone.
+func TestFewReaders(t *testing.T) {
+	m := mountMemFS(t, Config{})
+	most := 0
+	var clients sync.WaitGroup
+	for range 8 {
+		clients.Go(func() { statFor(t, m.path("f"), 300*time.Millisecond) })
+	}
+	for range 100 {
+		most = max(most, len(readersAt(m.conn)))
+		time.Sleep(2 * time.Millisecond)
+	}
+	clients.Wait()
+	if processors := len(m.conn.processors); most > processors {
+		t.Errorf("%d readers on %d processors", most, processors)
+	}
+	for end := time.Now().Add(10 * time.Second); len(readersAt(m.conn)) != 1; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d readers are left, want 1", len(readersAt(m.conn)))
+		}
+		if _, err := os.Stat(m.path("f")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -26,6 +26,7 @@
 //	reach.go     how a node is reached in its layers        node.go     the inode table, names, FORGET
 //	inode.go     attributes                                 handles.go  file handles of forgotten nodes
 //	readdir.go   directories                                super.go    upper and work directory, statfs
+//	ahead.go     directories before they are asked for
 //	file.go      open, read, write                          creds.go    acting for the caller
 //	dir.go       create, link                               remove.go   unlink, rmdir, whiteouts
 //	rename.go    rename, redirects                          acl.go      default ACLs

@@ -42,6 +42,7 @@ type FS struct {
 	lastID    uint64             // node id given last
 	byInode   map[inodeKey]*node // nodes with several names in their layer
 	handles   handleTable        // forgotten nodes for which file handles may be around
+	merging   atomic.Bool        // a directory is being merged ahead
 	copyUps   atomic.Uint64
 	copied    atomic.Uint64 // bytes that copy-ups have written
 	backings  *perf.Backings
@@ -120,6 +121,21 @@ func descriptorBudget() int {
 	return int(max(16, min(lim.Cur/2, 4096)))
 }
 
+// growTable makes room in the process's descriptor table for the descriptors that are kept, and for some besides. The kernel
+// would double it again and again, and each time wait some 10 ms until all processors have seen the new one (expand_files).
+// That it cannot be done is no error.
+func growTable(kept int) {
+	const besides = 128
+	fd, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	if last, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, kept+besides); err == nil {
+		unix.Close(last)
+	}
+}
+
 // Serve answers the requests of a mounted /dev/fuse descriptor until the file system is unmounted. Before it returns, all
 // that was written has been synced to the upper layer (unless volatile).
 func (f *FS) Serve(dev *os.File) error {
@@ -131,6 +147,7 @@ func (f *FS) Serve(dev *os.File) error {
 	f.backings = perf.NewBackings(conn, f.opts.Backings)
 	f.addValues(conn.Counters())
 	f.conn.Store(conn)
+	go growTable(descriptorBudget())
 	go func() {
 		<-conn.Ready()
 		close(f.ready)

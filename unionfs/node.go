@@ -65,6 +65,7 @@ type directory struct {
 	mu sync.Mutex
 
 	listing  *layers.Listing[*node] // nil until first needed; made under mu, guarded by FS.tree
+	guess    *node                  // the child that a walk will list next; guarded by FS.tree
 	children int                    // nodes whose parent is this one; guarded by FS.tree
 	impure   atomic.Bool            // overlay.impure is set
 
@@ -209,6 +210,9 @@ func (f *FS) detachLocked(n *node, parent *node, name string) (last bool) {
 		}
 	}
 	parent.dir.children--
+	if parent.dir.guess == n {
+		parent.dir.guess = nil
+	}
 	if e := parent.dir.listing.Find(name); e != nil && e.Value == n {
 		e.Value = nil
 	}

@@ -83,6 +83,7 @@ func (f *FS) readDir(in *fuse.ReadIn, add func(e *fuse.DirEntry, parent *node, r
 		return err
 	}
 	if in.Offset == 0 {
+		f.mergeAhead(n)
 		f.dropImpure(n)
 	}
 	for offset := in.Offset; ; {

@@ -56,6 +56,13 @@ func (c *Cache) Get(key Key) *File {
 	return f
 }
 
+// Has reports whether the file of a key is held.
+func (c *Cache) Has(key Key) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.files[key] != nil
+}
+
 // Put adds a descriptor that was just opened and returns it in use. Where another was added under the key meanwhile, that
 // one is returned and fd closed.
 func (c *Cache) Put(key Key, fd int, writable bool) *File {

@@ -1,6 +1,7 @@
 package layers
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 
@@ -82,6 +83,7 @@ type lookup struct {
 	redirect  bool // something found is redirected
 	toRoot    bool // what was looked at last has a redirect, and that is absolute
 	upperMeta bool
+	whiteouts whiteouts // what the directory that was looked at last may hold
 }
 
 func (l *lookup) upper() error {
@@ -116,10 +118,16 @@ func (l *lookup) inspect(at *File, name string, mode uint32) error {
 	if mode == unix.S_IFDIR {
 		l.isDir = true
 		if l.last {
+			l.whiteouts = whiteoutsUnknown
 			return nil
 		}
-		if l.s.Opaqueness(at, name) == whiteout.Opaque || l.s.cfg.AUFS && l.s.aufsOpaque(at, name) {
+		marked := l.s.mayBeMarked(at, name)
+		if l.isOpaque(at, name, marked) {
 			l.stop = true
+			return nil
+		}
+		if !marked {
+			l.toRoot = false
 			return nil
 		}
 	} else {
@@ -134,6 +142,19 @@ func (l *lookup) inspect(at *File, name string, mode uint32) error {
 		l.hinted = false // the merge has not looked below a file
 	}
 	return l.readRedirect(at, name, "")
+}
+
+// isOpaque reports whether a directory hides the places below, and remembers whether it holds xattr whiteouts.
+func (l *lookup) isOpaque(at *File, name string, marked bool) bool {
+	o := whiteout.NotOpaque
+	if marked {
+		o = l.s.Opaqueness(at, name)
+	}
+	l.whiteouts = whiteoutsNone
+	if o == whiteout.XattrWhiteouts {
+		l.whiteouts = whiteoutsXattr
+	}
+	return o == whiteout.Opaque || l.s.cfg.AUFS && l.s.aufsOpaque(at, name)
 }
 
 // readRedirect sets the name under which the places below are asked for what (at, name) is: the last component of the path
@@ -262,7 +283,9 @@ func (l *lookup) take(at *located, wasMeta bool) {
 		if len(f.Places) == 0 {
 			f.Origin = l.originPath(at)
 		}
-		f.Places = append(f.Places, at.dir.child(at.name))
+		p := at.dir.child(at.name)
+		p.whiteouts = l.whiteouts
+		f.Places = append(f.Places, p)
 		return
 	}
 	if f.Lower == nil {
@@ -303,7 +326,10 @@ type located struct {
 // walk looks for the name, or for the path from the root, in one place. It returns nil where the place has it not, or a
 // whiteout (ovl_lookup_layer).
 func (l *lookup) walk(place *Place) (*located, error) {
-	if !l.abs {
+	switch {
+	case !l.abs && l.hinted && l.any && l.isDir:
+		return l.seen(place)
+	case !l.abs:
 		return l.step(place, l.name)
 	}
 	path := l.name
@@ -325,6 +351,18 @@ func (l *lookup) walk(place *Place) (*located, error) {
 		next := place.child(name)
 		place, rest = &next, more
 	}
+}
+
+// seen finds a directory that is known to be one: of the places below the topmost, a merge keeps directories only.
+func (l *lookup) seen(place *Place) (*located, error) {
+	dir, err := l.s.OpenDir(*place)
+	if err != nil {
+		if absent(err) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	return &located{file: dir, dir: place, name: l.name, mode: unix.S_IFDIR}, nil
 }
 
 // step looks for one name in one directory. A redirect may lead through "." or "..", where no look-up goes
@@ -443,6 +481,17 @@ func (s *Stack) Opaqueness(dir *File, name string) whiteout.Opaqueness {
 		return whiteout.NotOpaque
 	}
 	return whiteout.ParseOpaque(buf[:n])
+}
+
+// mayBeMarked reports whether (dir, name) may have xattrs of the stack's. Most have none, which one call tells for all of
+// them. It does not for user.*: reading these takes leave to read the file, listing them does not.
+func (s *Stack) mayBeMarked(dir *File, name string) bool {
+	if s.cfg.Namespace != whiteout.Trusted {
+		return true
+	}
+	var buf [512]byte
+	n, err := listxattr(dir.FD, name, buf[:])
+	return err != nil || bytes.Contains(buf[:n], []byte(whiteout.Trusted))
 }
 
 // aufsOpaque reports whether the directory (dir, name) holds the name by which AUFS marks it opaque.

@@ -16,18 +16,14 @@ import (
 func Merge[V any](s *Stack, upper *File, places []Place) (*Listing[V], error) {
 	m := merger[V]{s: s, out: NewListing[V]()}
 	if upper != nil {
-		if err := m.read(upper, InUpper); err != nil {
+		in := instance[V]{m: &m, dir: upper, place: InUpper}
+		if err := in.readAgain(); err != nil {
 			return nil, err
 		}
 	}
 	for i, p := range places {
-		dir, err := s.OpenDir(p)
-		if err != nil {
-			return nil, err
-		}
-		err = m.read(dir, int32(i))
-		dir.Release()
-		if err != nil {
+		in := instance[V]{m: &m, place: int32(i), whiteouts: p.whiteouts}
+		if err := in.readLower(p); err != nil {
 			return nil, err
 		}
 	}
@@ -49,27 +45,39 @@ const dtWhiteout = unix.DT_WHT
 // direntBufs are buffers for getdents64.
 var direntBufs = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
-// read adds what one directory holds. It is read through a descriptor of its own, since a cached one is shared and has one
-// position.
-func (m *merger[V]) read(dir *File, place int32) error {
-	fd, err := openAgain(dir.FD, place != InUpper)
+// readLower adds what a lower directory holds. One that is not open yet is read as it is opened, before others share it.
+func (in *instance[V]) readLower(p Place) error {
+	s := in.m.s
+	fd := s.openToRead(p)
+	if fd < 0 {
+		dir, err := s.OpenDir(p)
+		if err != nil {
+			return err
+		}
+		defer dir.Release()
+		in.dir = dir
+		return in.readAgain()
+	}
+	in.dir = Borrow(fd)
+	defer func() { s.Cache.Put(p.key(), fd, false).Release() }()
+	return in.read(fd)
+}
+
+// openToRead opens a directory that is not in the cache. It returns -1 for one that is, and where OpenDir does it better.
+func (s *Stack) openToRead(p Place) int {
+	if p.Path == "" || len(p.Path) > maxPath || s.Cache.Has(p.key()) {
+		return -1
+	}
+	root, err := s.OpenDir(Place{Layer: p.Layer})
 	if err != nil {
-		return err
+		return -1
 	}
-	defer unix.Close(fd)
-	in := instance[V]{m: m, dir: dir, place: place}
-	buf := direntBufs.Get().(*[]byte)
-	defer direntBufs.Put(buf)
-	for {
-		n, err := retry(func() (int, error) { return unix.Getdents(fd, *buf) })
-		if err != nil || n == 0 {
-			in.finish()
-			return err
-		}
-		if err := in.addAll((*buf)[:n]); err != nil {
-			return err
-		}
+	defer root.Release()
+	fd, err := openSafely(root.FD, p.Path, dirFlags|unix.O_NOATIME)
+	if err != nil {
+		return -1
 	}
+	return fd
 }
 
 // openAgain opens a directory once more, to have a position of its own. A lower one's access time is left alone where that is
@@ -91,8 +99,33 @@ type instance[V any] struct {
 	place  int32
 	hidden []string // names that an AUFS whiteout of this directory hides below it
 
-	opaque     whiteout.Opaqueness
-	opaqueRead bool
+	whiteouts whiteouts
+}
+
+// readAgain reads the directory through a descriptor of its own, since a cached one is shared and has one position.
+func (in *instance[V]) readAgain() error {
+	fd, err := openAgain(in.dir.FD, in.place != InUpper)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return in.read(fd)
+}
+
+// read adds what the directory holds, from a descriptor at its beginning.
+func (in *instance[V]) read(fd int) error {
+	buf := direntBufs.Get().(*[]byte)
+	defer direntBufs.Put(buf)
+	for {
+		n, err := retry(func() (int, error) { return unix.Getdents(fd, *buf) })
+		if err != nil || n == 0 {
+			in.finish()
+			return err
+		}
+		if err := in.addAll((*buf)[:n]); err != nil {
+			return err
+		}
+	}
 }
 
 // addAll adds the entries of a buffer that getdents64 filled: ino, offset, record length, type, name.
@@ -200,11 +233,13 @@ func (in *instance[V]) resolve(name string, typ uint8) (uint8, error) {
 }
 
 func (in *instance[V]) hasXattrWhiteouts() bool {
-	if !in.opaqueRead {
-		in.opaqueRead = true
-		in.opaque = in.m.s.Opaqueness(in.dir, "")
+	if in.whiteouts == whiteoutsUnknown {
+		in.whiteouts = whiteoutsNone
+		if in.m.s.Opaqueness(in.dir, "") == whiteout.XattrWhiteouts {
+			in.whiteouts = whiteoutsXattr
+		}
 	}
-	return in.opaque == whiteout.XattrWhiteouts
+	return in.whiteouts == whiteoutsXattr
 }
 
 // finish hides the names of this directory's AUFS whiteouts in the places below. A name that this directory itself has is

@@ -171,7 +171,7 @@ func FuzzDirents(f *testing.F) {
 	f.Add(dirent("unknown", 77, 32))
 	f.Fuzz(func(t *testing.T, buf []byte) {
 		m := merger[int]{s: &Stack{}, out: NewListing[int]()}
-		in := instance[int]{m: &m, dir: Borrow(-1), opaqueRead: true}
+		in := instance[int]{m: &m, dir: Borrow(-1), whiteouts: whiteoutsNone}
 		_ = in.addAll(buf)
 		in.finish()
 		m.dropWhiteouts()

@@ -46,7 +46,18 @@ func (l *Layer) Path() string { return l.path }
 type Place struct {
 	Layer *Layer
 	Path  string // from the layer's root, empty for the root itself
+
+	whiteouts whiteouts
 }
+
+// whiteouts tells whether reading a directory must look for xattr whiteouts, as far as its look-up has found out.
+type whiteouts uint8
+
+const (
+	whiteoutsUnknown whiteouts = iota
+	whiteoutsNone
+	whiteoutsXattr
+)
 
 // Stack is the layers of a union.
 type Stack struct {
@@ -171,7 +182,7 @@ func (l *Layer) OpenRoot() (int, error) { return l.root() }
 
 // OpenDir returns the open directory of a place, to be released by the caller.
 func (s *Stack) OpenDir(p Place) (*File, error) {
-	key := Key{Layer: p.Layer.Index, Path: p.Path}
+	key := p.key()
 	if f := s.Cache.Get(key); f != nil {
 		return f, nil
 	}
@@ -194,12 +205,14 @@ func (s *Stack) OpenDir(p Place) (*File, error) {
 	return s.Cache.Put(key, fd, false), nil
 }
 
+func (p Place) key() Key { return Key{Layer: p.Layer.Index, Path: p.Path} }
+
 // child returns the place of a name in a place.
 func (p Place) child(name string) Place {
 	if p.Path == "" {
-		return Place{p.Layer, name}
+		return Place{Layer: p.Layer, Path: name}
 	}
-	return Place{p.Layer, p.Path + "/" + name}
+	return Place{Layer: p.Layer, Path: p.Path + "/" + name}
 }
 
 // absent tells the errors by which a layer says that it has no such name: the look-up then goes on below it

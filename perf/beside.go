@@ -2,6 +2,7 @@ package perf
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -31,7 +32,7 @@ type beside struct {
 	home      bool         // it has a client here, as far as is known
 	client    uint32       // the number of that client's thread
 	fromIt    int          // requests since the last look that were this client's
-	blind     bool         // where the clients are is not to be known
+	blind     bool         // where the clients are is not to be known, or is where the process may not be
 }
 
 // settle puts the loop onto the processor that it was invited to.
@@ -48,7 +49,7 @@ func (l *loop) settle() {
 //   - A lone one beside its client sleeps at once: being woken costs no more than giving way to the client does.
 //   - Of several each waits beside its own client, so that one client's pause does not end its reader.
 //   - One that looks for its client sleeps: a processor that it kept awake would draw the client away.
-//   - Where it cannot look, it waits for as long as a client on another processor needs.
+//   - Where it cannot follow, it waits for as long as a client on another processor needs.
 func (l *loop) waitsActively() bool {
 	return l.home && l.conn.crew.several.Load() || l.blind
 }
@@ -68,7 +69,7 @@ func (l *loop) follow(in *fuse.InHeader) {
 func (l *loop) look(pid uint32) {
 	client, own := processorOf(pid), ownProcessor()
 	l.processor.Store(own)
-	l.blind = client == anywhere
+	l.blind = !slices.Contains(l.conn.processors, client)
 	switch {
 	case l.blind:
 		l.home = false
@@ -93,28 +94,32 @@ func waitsFor(in *fuse.InHeader) bool {
 	return wantsReply(in.Opcode)
 }
 
-// moveTo puts the calling thread onto a processor, if the process may use it.
+// moveTo puts the calling thread onto a processor, if it may run there.
 func (l *loop) moveTo(processor int32) {
-	var one unix.CPUSet
-	if one.Set(int(processor)); !l.conn.allowed.IsSet(int(processor)) || unix.SchedSetaffinity(0, &one) != nil {
+	var allowed, one unix.CPUSet // read anew each time: it can be changed from outside
+	if err := unix.SchedGetaffinity(0, &allowed); err != nil || !allowed.IsSet(int(processor)) {
 		return
 	}
-	if err := unix.SchedSetaffinity(0, &l.conn.allowed); err != nil {
+	if one.Set(int(processor)); unix.SchedSetaffinity(0, &one) != nil {
+		return
+	}
+	if err := unix.SchedSetaffinity(0, &allowed); err != nil {
 		l.conn.cfg.Log.Warn("a serving thread stays on one processor", "processor", processor, "error", err)
 	}
 }
 
 // usableProcessors is the processors that this process may run on.
-func usableProcessors() (set unix.CPUSet, list []int32) {
+func usableProcessors() (list []int32) {
+	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return set, nil
+		return nil
 	}
 	for i := range int32(len(set) * 64) {
 		if set.IsSet(int(i)) {
 			list = append(list, i)
 		}
 	}
-	return set, list
+	return list
 }
 
 func ownProcessor() int32 {

@@ -56,7 +56,7 @@ func statFor(t *testing.T, path string, d time.Duration) {
 }
 
 func TestProcessorOf(t *testing.T) {
-	_, processors := usableProcessors()
+	processors := usableProcessors()
 	for _, p := range processors {
 		pinned(t, p, func() {
 			if own, got := ownProcessor(), processorOf(uint32(unix.Gettid())); own != p || got != p {
@@ -81,7 +81,7 @@ func readersAt(c *Conn) (at []int32) {
 
 // TestReaderFollowsClient checks that a client on any processor gets a reader there.
 func TestReaderFollowsClient(t *testing.T) {
-	_, processors := usableProcessors()
+	processors := usableProcessors()
 	if len(processors) < 2 {
 		t.Skip("needs two processors")
 	}
@@ -95,6 +95,34 @@ func TestReaderFollowsClient(t *testing.T) {
 				statFor(t, m.path("f"), 5*time.Millisecond)
 			}
 		})
+	}
+}
+
+// TestReaderKeepsItsProcessors checks that the processors which a loop's thread may use stay those that somebody has given it.
+func TestReaderKeepsItsProcessors(t *testing.T) {
+	processors := usableProcessors()
+	if len(processors) < 2 {
+		t.Skip("needs two processors")
+	}
+	var one, got unix.CPUSet
+	one.Set(int(processors[1]))
+	var mu sync.Mutex
+	var threads []int
+	m := mountMemFS(t, Config{ThreadInit: func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		threads = append(threads, unix.Gettid())
+		return unix.SchedSetaffinity(0, &one)
+	}})
+	for _, p := range processors[:2] {
+		pinned(t, p, func() { statFor(t, m.path("f"), 50*time.Millisecond) })
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for _, thread := range threads {
+		if err := unix.SchedGetaffinity(thread, &got); err != nil || got != one {
+			t.Errorf("the thread may run on %v (%v), want %v", got, err, one)
+		}
 	}
 }
 

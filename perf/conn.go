@@ -12,7 +12,6 @@ import (
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 )
 
 // defaultMaxWrite is go-fuse's own default for MountOptions.MaxWrite, in bytes.
@@ -49,8 +48,7 @@ type Conn struct {
 	pace     pace
 	door     door
 
-	allowed    unix.CPUSet // the processors that the process may use
-	processors []int32     // the same as a list
+	processors []int32 // those that the process may use
 
 	ready      chan struct{}
 	inited     sync.Once
@@ -75,7 +73,7 @@ func NewConn(dev *os.File, fs fuse.RawFileSystem, opts *fuse.MountOptions, cfg C
 	}
 	c := &Conn{dev: own, fs: fs, cfg: cfg, ready: make(chan struct{})}
 	c.crew.init()
-	c.allowed, c.processors = usableProcessors()
+	c.processors = usableProcessors()
 	o := c.protocolOptions(opts)
 	c.maxWrite = o.MaxWrite
 	c.protocol = fuse.NewProtocolServer(fs, &o)

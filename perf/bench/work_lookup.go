@@ -16,7 +16,8 @@ import (
 // kernel cache neither.
 const lookupRounds = 50
 
-// lookups measures what a message to the server costs, with one client and with two.
+// lookups measures what a message to the server costs: with one client, with two, on a machine that has other work for each
+// processor, and on a single processor.
 type lookups struct{}
 
 func (lookups) Name() string { return "lookup" }
@@ -30,6 +31,10 @@ func (lookups) Figures() []Figure {
 		{Name: "lookup-2", Title: "uncached LOOKUP and GETATTR, two clients at once, each", Unit: Microseconds, Ops: ops, Targets: []Target{
 			{Subject: DeepFUSE, Against: FasterFuseOverlayfs, AtMost: 0.5},
 		}},
+		{Name: "lookup-busy", Title: "uncached LOOKUP and GETATTR, every processor busy", Unit: Microseconds, Ops: ops, Targets: []Target{
+			{Subject: DeepFUSE, Against: FasterFuseOverlayfs, AtMost: 1},
+		}},
+		{Name: "lookup-single", Title: "uncached LOOKUP and GETATTR, client and server on one processor", Unit: Microseconds, Ops: ops},
 	}
 }
 
@@ -41,16 +46,25 @@ func (lookups) Run(ctx context.Context, b *Bed) error {
 	if b.Set.Directories() < 2 {
 		return fmt.Errorf("the layer set needs at least %d files", 2*filesInDirectory)
 	}
-	for i, figure := range (lookups{}).Figures() {
-		if err := timeLookups(ctx, b, figure.Name, 1+i); err != nil {
-			return err
-		}
+	if err := timeLookups(ctx, b, "lookup", 1, anyProcessor); err != nil {
+		return err
 	}
-	return nil
+	if err := timeLookups(ctx, b, "lookup-2", 2, anyProcessor); err != nil {
+		return err
+	}
+	idle := keepBusy(ctx)
+	err := timeLookups(ctx, b, "lookup-busy", 1, anyProcessor)
+	idle()
+	if err != nil {
+		return err
+	}
+	return onFirstProcessor(b.Mount.Daemon.Pid, func(first unix.CPUSet) error {
+		return timeLookups(ctx, b, "lookup-single", 1, func() func() { return confine(0, first) })
+	})
 }
 
-// timeLookups lets each client stat the files of a directory of its own.
-func timeLookups(ctx context.Context, b *Bed, figure string, clients int) error {
+// timeLookups lets each client stat the files of a directory of its own. Each runs place first, and what that returns last.
+func timeLookups(ctx context.Context, b *Bed, figure string, clients int, place func() func()) error {
 	roots := make([]int, clients)
 	files := make([][]*byte, clients)
 	for i := range clients {
@@ -63,7 +77,10 @@ func timeLookups(ctx context.Context, b *Bed, figure string, clients int) error 
 		files[i] = slices.Repeat(cstrings(b.Set.filesOf(i)), lookupRounds)
 	}
 	err := b.Time(ctx, figure, func() (time.Duration, error) {
-		return pinned(clients, func(client int) error { return statFiles(ctx, roots[client], files[client]) })
+		return pinned(clients, func(client int) error {
+			defer place()()
+			return statFiles(ctx, roots[client], files[client])
+		})
 	})
 	if err == nil && b.samples[figure].CPU < leastMessageCPU.Seconds()*float64(clients*len(files[0])) {
 		delete(b.samples, figure)

@@ -118,7 +118,7 @@ func (c *copyUp) close() {
 		unix.Close(c.fd)
 	}
 	if c.temp != "" {
-		_ = removeAll(c.f.upper.work, c.temp)
+		c.f.discard(c.temp)
 	}
 }
 
@@ -171,22 +171,26 @@ func (c *copyUp) copyData() error {
 	return err
 }
 
-// copyMetadata gives the copy the owner, xattrs, mode and times of the lower file. The owner comes first, since changing
-// it drops capabilities and set-id bits; the times last.
+// copyMetadata gives the copy the owner, xattrs, mode and times of the lower file.
 func (c *copyUp) copyMetadata() error {
-	to := c.place()
-	if err := unix.Fchownat(to.FD, to.name, int(c.st.Uid), int(c.st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	return c.f.copyAttributes(c.from, c.place(), &c.st, c.modeToMove())
+}
+
+// copyAttributes gives what is built at a place the attributes of an inode, with a mode that may differ. The owner comes
+// first, since changing it drops capabilities and set-id bits; the times last.
+func (f *FS) copyAttributes(from, to place, st *unix.Statx_t, mode uint32) error {
+	if err := unix.Fchownat(to.FD, to.name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
-	if err := c.copyXattrs(to); err != nil {
+	if err := f.copyXattrs(from, to); err != nil {
 		return err
 	}
-	if c.n.kind != unix.S_IFLNK {
-		if err := chmod(to, c.modeToMove()); err != nil {
+	if uint32(st.Mode)&unix.S_IFMT != unix.S_IFLNK {
+		if err := chmod(to, mode); err != nil {
 			return err
 		}
 	}
-	return utimens(to, timesOf(&c.st))
+	return utimens(to, timesOf(st))
 }
 
 // modeToMove is the mode that the copy has while it is built. A directory that its owner may not write cannot be moved to
@@ -208,20 +212,20 @@ func timesOf(st *unix.Statx_t) *[2]unix.Timespec {
 
 // copyXattrs copies all xattrs but the union's own (ovl_copy_xattr). Those that guard the file must not be lost; another
 // that the upper file system does not take is left out.
-func (c *copyUp) copyXattrs(to place) error {
-	names, err := layers.Listxattr(c.from.FD, c.from.name)
+func (f *FS) copyXattrs(from, to place) error {
+	names, err := layers.Listxattr(from.FD, from.name)
 	if err != nil {
 		if err == unix.EOPNOTSUPP {
 			return nil
 		}
 		return err
 	}
-	ns := c.f.stack.Namespace()
+	ns := f.stack.Namespace()
 	for _, name := range names {
 		if ns.Private(name) {
 			continue
 		}
-		value, err := layers.ReadXattr(c.from.FD, c.from.name, name)
+		value, err := layers.ReadXattr(from.FD, from.name, name)
 		if err == unix.ENODATA {
 			continue
 		}
@@ -323,10 +327,13 @@ func (c *copyUp) install(up *layers.File, name string) error {
 		return nil
 	}
 	if err := unix.Linkat(to, toName, up.FD, name, 0); err != nil {
+		_ = unix.Unlinkat(to, toName, 0) // where it would be in the way of the next copy-up
 		return err
 	}
-	// From now on the count is relative to the upper inode, which has the name and the one in the index.
-	return c.f.storeLinks(place{layers.Borrow(to), toName}, whiteout.Nlink{Upper: true, Diff: int32(c.st.Nlink) - 2})
+	// From now on the count is relative to the upper inode, which has the name and the one in the index. Where that cannot be
+	// stored it stays relative to the lower one, which is as right until the next change of names stores it again.
+	_ = c.f.storeLinks(place{layers.Borrow(to), toName}, whiteout.Nlink{Upper: true, Diff: int32(c.st.Nlink) - 2})
+	return nil
 }
 
 // publishNameless keeps the copy of a file that was unlinked and is still open.

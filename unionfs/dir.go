@@ -169,14 +169,14 @@ func (f *FS) makeOver(up *layers.File, name string, c *creation) error {
 	} else if err == nil {
 		return f.orRemove(temp, unix.Renameat(f.upper.work, temp, up.FD, name))
 	}
-	_ = removeAll(f.upper.work, temp) // the whiteout, or what could not be finished
+	f.discard(temp) // the whiteout, or what could not be finished
 	return err
 }
 
 // orRemove removes a name of the work directory where an operation on it failed.
 func (f *FS) orRemove(temp string, err error) error {
 	if err != nil {
-		_ = removeAll(f.upper.work, temp)
+		f.discard(temp)
 	}
 	return err
 }

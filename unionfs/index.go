@@ -143,11 +143,29 @@ func (f *FS) beforeLinks(n *node, hidden int32) error {
 	return f.storeLinks(p, whiteout.Nlink{Upper: true, Diff: int32(links) - int32(st.Nlink) - hidden})
 }
 
-// afterUnlink takes a file out of the index that has no name left in the union.
-func (f *FS) afterUnlink(n *node) error {
-	if !f.isIndexed(n) {
-		return nil
+// restoreLinks takes back what beforeLinks has counted as hidden, where the name stays after all. It is the best that can be
+// done: a count that cannot be written now keeps the file in the index for longer than it must.
+func (f *FS) restoreLinks(n *node, hidden int32) {
+	if hidden == 0 {
+		return
 	}
+	if err := f.beforeLinks(n, -hidden); err != nil {
+		f.log.Warn("the link count of an indexed file is wrong", "inode", n.ino.Load(), "error", err)
+	}
+}
+
+// afterUnlink takes a file out of the index that has no name left in the union. The name has gone by then, which an error
+// here does not change (ovl_cleanup_index).
+func (f *FS) afterUnlink(n *node) {
+	if !f.isIndexed(n) {
+		return
+	}
+	if err := f.leaveIndex(n); err != nil {
+		f.log.Warn("a file without names stays in the index", "inode", n.ino.Load(), "error", err)
+	}
+}
+
+func (f *FS) leaveIndex(n *node) error {
 	var st unix.Statx_t
 	if err := f.statReal(n, &st); err != nil {
 		return err
@@ -193,6 +211,7 @@ func (f *FS) linkUp(n *node, parent *node, name string) error {
 	}
 	defer p.Release()
 	if err := linkat(p, up.FD, name); err != nil {
+		f.restoreLinks(n, 1)
 		return err
 	}
 	f.tree.Lock()

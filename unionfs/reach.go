@@ -17,12 +17,12 @@ const retries = 1000
 
 // upperDir returns the open upper directory of a directory, or nil where it has none.
 func (f *FS) upperDir(n *node) (*layers.File, error) {
-	ino := n.upper.Load()
-	if ino == 0 {
-		return nil, nil
-	}
-	key := layers.Key{Ino: ino}
 	for range retries {
+		ino := n.upper.Load() // another one once its whiteouts are cleared
+		if ino == 0 {
+			return nil, nil
+		}
+		key := layers.Key{Ino: ino}
 		if file := f.stack.Cache.Get(key); file != nil {
 			return file, nil
 		}

@@ -54,14 +54,17 @@ func (f *FS) remove(cancel <-chan struct{}, parentID uint64, name string, isDir 
 	if !ok {
 		return unix.ENOENT
 	}
-	if err := f.beforeLinks(n, hiddenBy(!inUpper)); err != nil {
+	hidden := hiddenBy(!inUpper)
+	if err := f.beforeLinks(n, hidden); err != nil {
 		return err
 	}
 	if err := f.removeIn(up, name, isDir, inUpper, covers || !inUpper); err != nil {
+		f.restoreLinks(n, hidden)
 		return err
 	}
 	f.unname(parent, name, n)
-	return f.afterUnlink(n)
+	f.afterUnlink(n)
+	return nil
 }
 
 // mayRemove checks what unlink(2) and rmdir(2) say of the kind of file.
@@ -101,7 +104,8 @@ func (f *FS) entryState(parent *node, name string) (inUpper, covers, ok bool) {
 	return e.Place == layers.InUpper, e.Covers, true
 }
 
-// removeIn takes a name out of an upper directory, and leaves a whiteout where something below is to be hidden.
+// removeIn takes a name out of an upper directory, and leaves a whiteout where something below is to be hidden. One system
+// call does it, and an error means that it has not been done: what comes after that call cannot fail the removal any more.
 func (f *FS) removeIn(up *layers.File, name string, isDir, inUpper, hide bool) error {
 	switch {
 	case !inUpper:
@@ -120,7 +124,8 @@ func (f *FS) removeIn(up *layers.File, name string, isDir, inUpper, hide bool) e
 	if err := unix.Renameat(up.FD, name, f.upper.work, temp); err != nil {
 		return err
 	}
-	return removeAll(f.upper.work, temp)
+	f.discard(temp)
+	return nil
 }
 
 // whiteout hides a lower name.
@@ -152,7 +157,11 @@ func (u *upperLayer) linkWhiteout(dir int, name string) error {
 	}
 	err := unix.Linkat(u.work, temp, dir, name, 0)
 	if err == unix.EPERM || err == unix.EOPNOTSUPP {
-		return unix.Renameat2(u.work, temp, dir, name, unix.RENAME_NOREPLACE) // no hard links here
+		err = unix.Renameat2(u.work, temp, dir, name, unix.RENAME_NOREPLACE) // no hard links here
+		if err != nil {
+			_ = unix.Unlinkat(u.work, temp, 0)
+		}
+		return err
 	}
 	u.whiteout = temp
 	return err
@@ -194,7 +203,7 @@ func (f *FS) replaceByWhiteout(up *layers.File, name string, isDir bool) error {
 		return f.orRemove(temp, unix.Renameat(f.upper.work, temp, up.FD, name))
 	}
 	err = unix.Renameat2(f.upper.work, temp, up.FD, name, unix.RENAME_EXCHANGE)
-	_ = removeAll(f.upper.work, temp)
+	f.discard(temp)
 	return err
 }
 

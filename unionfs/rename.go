@@ -68,17 +68,26 @@ func (r *rename) run(cancel <-chan struct{}) error {
 	if err := r.mark(); err != nil {
 		return err
 	}
-	if replaced := r.replaced(); replaced != nil {
-		if err := r.f.beforeLinks(replaced, hiddenBy(!r.to.inUpper)); err != nil {
+	return r.replace()
+}
+
+// replace does the rename, on disk and then in memory. An error means that neither has been done.
+func (r *rename) replace() error {
+	replaced, hidden := r.replaced(), hiddenBy(!r.to.inUpper)
+	if replaced != nil {
+		if err := r.f.beforeLinks(replaced, hidden); err != nil {
 			return err
 		}
 	}
 	if err := r.move(); err != nil {
+		if replaced != nil {
+			r.f.restoreLinks(replaced, hidden)
+		}
 		return err
 	}
 	r.settle()
-	if replaced := r.replaced(); replaced != nil {
-		return r.f.afterUnlink(replaced)
+	if replaced != nil {
+		r.f.afterUnlink(replaced)
 	}
 	return nil
 }
@@ -229,11 +238,12 @@ func (r *rename) markOne(x, to *renamed) error {
 	f := r.f
 	if x.n.dir != nil {
 		switch {
+		case x.n.dir.opaque: // it merges with nothing wherever it is
 		case len(x.n.dir.places) > 0:
 			if err := f.setRedirect(x, x.dir == to.dir); err != nil {
 				return err
 			}
-		case len(to.dir.dir.places) > 0 && !x.n.dir.opaque:
+		case len(to.dir.dir.places) > 0:
 			if err := f.setOpaque(place{x.up, x.name}); err != nil {
 				return unix.EXDEV
 			}
@@ -317,7 +327,8 @@ func (f *FS) lowerLinks(n *node) uint32 {
 	return st.Nlink
 }
 
-// move does the rename in the upper layer: one system call, which also leaves the whiteout.
+// move does the rename in the upper layer: one system call, which also leaves the whiteout. Nothing fails after it: a
+// whiteout that hides nothing and stays is seen by nobody.
 func (r *rename) move() error {
 	from, to := &r.from, &r.to
 	flags := uint(0)
@@ -330,39 +341,67 @@ func (r *rename) move() error {
 		flags = unix.RENAME_WHITEOUT
 	}
 	err := unix.Renameat2(from.up.FD, from.name, to.up.FD, to.name, flags)
-	if err == unix.ENOTEMPTY || err == unix.EEXIST {
+	replacesDir := to.n != nil && to.n.dir != nil && !r.exchange
+	if replacesDir && (err == unix.ENOTEMPTY || err == unix.EEXIST) {
 		if err = r.f.clearWhiteouts(to); err == nil {
 			err = unix.Renameat2(from.up.FD, from.name, to.up.FD, to.name, flags)
 		}
 	}
 	if err == nil && flags == unix.RENAME_EXCHANGE && !r.exchange && !from.covers {
-		return unix.Unlinkat(from.up.FD, from.name, 0)
+		_ = unix.Unlinkat(from.up.FD, from.name, 0)
 	}
 	return err
 }
 
 // clearWhiteouts replaces an upper directory that holds nothing but whiteouts by an empty, opaque one (ovl_clear_empty).
 func (f *FS) clearWhiteouts(x *renamed) error {
-	var st unix.Statx_t
-	if err := layers.Stat(x.up, x.name, &st); err != nil {
-		return err
-	}
 	temp := f.upper.temp()
-	if err := unix.Mkdirat(f.upper.work, temp, uint32(st.Mode)&07777); err != nil {
-		return err
-	}
-	at := place{layers.Borrow(f.upper.work), temp}
-	err := unix.Fchownat(at.FD, temp, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW)
-	if err == nil {
-		err = f.setOpaque(at)
-	}
+	ino, err := f.makeCleared(place{x.up, x.name}, temp)
 	if err == nil {
 		err = unix.Renameat2(f.upper.work, temp, x.up.FD, x.name, unix.RENAME_EXCHANGE)
 	}
-	if rerr := removeAll(f.upper.work, temp); err == nil {
-		err = rerr
+	if err != nil {
+		return f.orRemove(temp, err)
 	}
-	return err
+	f.cleared(x, ino)
+	f.discard(temp)
+	f.letGoNamed(x.n)
+	return f.keep(x.n)
+}
+
+// makeCleared makes, under a name of the work directory, an opaque directory with the attributes of another.
+func (f *FS) makeCleared(from place, temp string) (ino uint64, err error) {
+	var st, made unix.Statx_t
+	if err := layers.Stat(from.File, from.name, &st); err != nil {
+		return 0, err
+	}
+	if err := unix.Mkdirat(f.upper.work, temp, 0700); err != nil {
+		return 0, err
+	}
+	at := place{layers.Borrow(f.upper.work), temp}
+	if err := f.setOpaque(at); err != nil { // before the mode, which may withhold the right to set it
+		return 0, err
+	}
+	if err := f.copyAttributes(from, at, &st, uint32(st.Mode)&07777); err != nil {
+		return 0, err
+	}
+	err = layers.Stat(at.File, temp, &made)
+	return made.Ino, err
+}
+
+// cleared follows clearWhiteouts in memory. It does so at once, since the rename for which the directory was cleared may
+// fail, and the directory then lives on: another inode of the upper layer, which merges with nothing.
+func (f *FS) cleared(x *renamed, ino uint64) {
+	d := x.n.dir
+	f.tree.Lock()
+	old := x.n.upper.Swap(ino)
+	if e := x.dir.dir.listing.Find(x.name); e != nil {
+		e.Ino = ino
+	}
+	f.tree.Unlock()
+	d.opaque, d.redirect = true, ""
+	d.impure.Store(false)
+	f.stack.Cache.Drop(layers.Key{Ino: old})
 }
 
 // settle follows in memory.

@@ -218,6 +218,14 @@ func makeDirectory(at int, name string, mode uint32) (int, error) {
 	return unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 }
 
+// discard removes a name of the work directory. What cannot be removed stays until the next mount (ovl_cleanup): what it is
+// left over from has been done, or has failed for a reason of its own, and neither is changed by this.
+func (f *FS) discard(temp string) {
+	if err := removeAll(f.upper.work, temp); err != nil && err != unix.ENOENT {
+		f.log.Warn("left in the work directory until the next mount", "name", temp, "error", err)
+	}
+}
+
 // maxRemoveDepth bounds the recursion of removeAll: the descriptors that it holds.
 const maxRemoveDepth = 200
 

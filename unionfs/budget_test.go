@@ -1,14 +1,18 @@
 package unionfs
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // manyLayers makes layers that each hold one directory of their own and part of a shared one, and returns their paths and
@@ -114,6 +118,127 @@ func TestUnlinkedFilesGiveDescriptorsBack(t *testing.T) {
 			t.Errorf("%d descriptors before, %d after", before, m.state().Descriptors)
 		}
 	})
+}
+
+// Far more files than the server may open are unlinked and still open: each keeps its content, whatever the kernel has
+// dropped, and a link count of 0; and nothing of it is left in the work directory once they are closed.
+func TestUnlinkedFilesBeyondDescriptors(t *testing.T) {
+	const files = 5000
+	raiseFiles(t, files+1000)
+	eachProfile(t, func(t *testing.T, o Options) {
+		needFUSE(t)
+		d := makeDirs(t, "")
+		for i := range files {
+			if kind := i % 5; kind == 2 || kind == 3 {
+				write(t, fmt.Sprint(d.lower, "/file", i), fmt.Sprint("first ", i))
+			}
+			if i%5 == 3 {
+				if err := os.Link(fmt.Sprint(d.lower, "/file", i), fmt.Sprint(d.lower, "/link", i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		o.Index = true
+		m, err := tryMount(t, job{Options: d.options(o), Files: 1024})
+		if err != nil {
+			t.Fatal(err)
+		}
+		unlinkedFiles(t, m, d, files)
+		m.unmount()
+		d.noLeftovers(t)
+	})
+}
+
+// raiseFiles lets the test itself, not its servers, open more files.
+func raiseFiles(t *testing.T, files uint64) {
+	t.Helper()
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if before.Cur >= files {
+		return
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: files, Max: max(files, before.Max)}); err != nil {
+		t.Skipf("needs %d open files: %v", files, err)
+	}
+	t.Cleanup(func() { syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before) })
+}
+
+// unnamedFile opens a file that has no name any more, in one of five ways: it never had one, another was renamed over
+// it, it is a lower file, or one with two names, which share an index, or it was made and unlinked.
+func unnamedFile(m *served, i int) (f *os.File, err error) {
+	text, path := fmt.Sprint("first ", i), m.p(fmt.Sprint("file", i))
+	switch i % 5 {
+	case 0:
+		f, err = os.OpenFile(m.root, unix.O_TMPFILE|os.O_RDWR, 0o600)
+	case 2, 3:
+		f, err = os.OpenFile(path, os.O_RDWR, 0)
+	default:
+		f, err = os.Create(path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	switch i % 5 {
+	case 0, 1, 4:
+		_, err = f.WriteString(text)
+	case 3:
+		err = os.Remove(m.p(fmt.Sprint("link", i)))
+	}
+	switch {
+	case err != nil || i%5 == 0:
+		return f, err
+	case i%5 == 1:
+		other := m.p("other")
+		return f, errors.Join(os.WriteFile(other, nil, 0o600), os.Rename(other, path))
+	}
+	return f, os.Remove(path)
+}
+
+// unlinkedFiles has so many of them open at the same time.
+func unlinkedFiles(t *testing.T, m *served, d dirs, files int) {
+	t.Helper()
+	var open []*os.File
+	for i := range files {
+		f, err := unnamedFile(m, i)
+		if err != nil {
+			t.Fatalf("file %d: %v", i, err)
+		}
+		defer f.Close()
+		open = append(open, f)
+	}
+	dropCaches(t)
+	for i, f := range open {
+		text := fmt.Sprint("first ", i)
+		b := make([]byte, len(text))
+		if _, err := f.ReadAt(b, 0); err != nil || string(b) != text {
+			t.Fatalf("file %d has %q, %v, want %q", i, b, err, text)
+		}
+		if _, err := f.WriteAt([]byte("again"), 0); err != nil {
+			t.Fatalf("file %d: %v", i, err)
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Nlink != 0 || st.Size != int64(len(text)) {
+			t.Fatalf("file %d: %d links, %d bytes, %v", i, st.Nlink, st.Size, err)
+		}
+	}
+	if s := m.state(); s.Descriptors > 800 {
+		t.Errorf("the server has %d descriptors", s.Descriptors)
+	}
+	for _, f := range open {
+		f.Close()
+	}
+	parked := func() int {
+		entries, err := os.ReadDir(d.work + "/work")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	if !eventually(func() bool { return parked() <= 1 }) { // one is the whiteout of which others are links
+		t.Errorf("%d names in the work directory once all are closed", parked())
+	}
 }
 
 // What the kernel forgets is let go: its nodes, and of its memory all but what file handles may need, which is bounded.

@@ -336,20 +336,12 @@ func (c *copyUp) install(up *layers.File, name string) error {
 	return nil
 }
 
-// publishNameless keeps the copy of a file that was unlinked and is still open.
+// publishNameless keeps the copy of a file that was unlinked and may still be open.
 func (c *copyUp) publishNameless() error {
-	pin, err := c.f.openPin(place{layers.Borrow(c.f.upper.work), c.temp}, c.n)
-	if err != nil {
-		return err
-	}
-	if err := removeAll(c.f.upper.work, c.temp); err != nil {
-		pin.Release()
+	if err := c.f.keepTemp(c.n, c.temp); err != nil {
 		return err
 	}
 	c.temp = ""
-	c.f.tree.Lock()
-	c.n.extraLocked().pin = pin
-	c.f.tree.Unlock()
 	c.settle(nil, "")
 	return nil
 }

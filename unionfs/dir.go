@@ -268,12 +268,21 @@ func (f *FS) tmpfile(cancel <-chan struct{}, in *fuse.CreateIn) (*node, error) {
 	}
 	n := newUpperNode(f, &st)
 	f.tree.Lock()
-	defer f.tree.Unlock()
 	n.lookups = 1
 	f.lastID++
 	n.id = f.lastID
 	f.nodes[n.id] = n
-	n.ext = &extension{pin: f.stack.Cache.Put(pinKey(n), fd, true)}
+	f.tree.Unlock()
+	file := f.stack.Cache.Put(dataKey(n, true), fd, true)
+	defer file.Release()
+	k, err := f.hold(n, place{file, ""})
+	if err != nil {
+		f.Forget(n.id, 1)
+		return nil, err
+	}
+	f.tree.Lock()
+	f.keepLocked(n, k)
+	f.tree.Unlock()
 	return n, nil
 }
 
@@ -372,18 +381,15 @@ func (f *FS) named(parent *node, name string, n *node, covers bool) {
 	f.handles.remove(parent, name)
 	f.attachLocked(n, parent, e.Name)
 	n.lookups++
+	k := f.unkeepLocked(n)
 	x := n.extraLocked()
-	pin := x.pin
-	x.pin, x.gone = nil, false
+	x.gone = false
 	if !x.shared {
 		x.shared, x.inoKey = true, inodeKey{upper: true, ino: n.upper.Load()}
 		f.byInode[x.inoKey] = n
 	}
 	f.tree.Unlock()
-	if pin != nil {
-		pin.Release()
-		f.stack.Cache.Drop(pinKey(n))
-	}
+	f.letGo(n, k)
 }
 
 func (f *FS) isGone(n *node) bool {

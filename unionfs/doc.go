@@ -11,7 +11,8 @@
 // Files are served by node, not by open: an open file has no state here, and its data is read through a descriptor that
 // the layers' cache keeps for a while. So the kernel can be told never to send OPEN, OPENDIR and FLUSH (see the package
 // perf for the profiles), and the open files of all processes cost no descriptors. What an open file needs that the tree
-// does not show any more, its last name gone, is kept open (pinned) until the kernel forgets it.
+// does not show any more, its last name gone, is kept until the kernel forgets it: open (pinned), or where there are many
+// such under a name in the work directory (parked).
 //
 // Who may do what is decided by the kernel, by the modes and ACLs that the union shows (default_permissions). The server
 // sees to ownership, set-id bits and what else a request does on the side.
@@ -29,6 +30,7 @@
 //	ahead.go     directories before they are asked for
 //	file.go      open, read, write                          creds.go    acting for the caller
 //	dir.go       create, link                               remove.go   unlink, rmdir, whiteouts
+//	keep.go      files without a name
 //	rename.go    rename, redirects                          acl.go      default ACLs
 //	copy_up.go   copy-up; copy_data.go its data             index.go    hard links over copy-up (index=on)
 //	origin.go    inode numbers that stay                    xattrs.go   xattrs, those of nested overlays escaped

@@ -43,6 +43,8 @@ type FS struct {
 	byInode   map[inodeKey]*node // nodes with several names in their layer
 	handles   handleTable        // forgotten nodes for which file handles may be around
 	merging   atomic.Bool        // a directory is being merged ahead
+	pins      int                // inodes that are kept open
+	maxPins   int                // how many may be, where there is another way; immutable
 	copyUps   atomic.Uint64
 	copied    atomic.Uint64 // bytes that copy-ups have written
 	backings  *perf.Backings
@@ -86,6 +88,7 @@ func New(o Options) (*FS, error) {
 		nodes:   make(map[uint64]*node),
 		byInode: make(map[inodeKey]*node),
 		lastID:  fuse.FUSE_ROOT_ID,
+		maxPins: descriptorBudget() / 2,
 	}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
@@ -179,6 +182,7 @@ func (f *FS) SettlePoll(mountPoint string) error {
 func (f *FS) Close() error {
 	f.stack.Close()
 	if f.upper != nil {
+		f.removeParked()
 		f.upper.close()
 	}
 	return nil

@@ -136,11 +136,12 @@ func (f *FS) beforeLinks(n *node, hidden int32) error {
 	if err := layers.Stat(p.File, p.name, &st); err != nil {
 		return err
 	}
-	links, err := f.unionLinks(n, st.Nlink)
+	upper := f.upperLinks(n, st.Nlink)
+	links, err := f.unionLinks(n, upper)
 	if err != nil {
 		return err
 	}
-	return f.storeLinks(p, whiteout.Nlink{Upper: true, Diff: int32(links) - int32(st.Nlink) - hidden})
+	return f.storeLinks(p, whiteout.Nlink{Upper: true, Diff: int32(links) - int32(upper) - hidden})
 }
 
 // restoreLinks takes back what beforeLinks has counted as hidden, where the name stays after all. It is the best that can be
@@ -170,7 +171,7 @@ func (f *FS) leaveIndex(n *node) error {
 	if err := f.statReal(n, &st); err != nil {
 		return err
 	}
-	links, err := f.unionLinks(n, st.Nlink)
+	links, err := f.unionLinks(n, f.upperLinks(n, st.Nlink))
 	if err != nil || links > 0 {
 		return err
 	}

@@ -71,6 +71,7 @@ func (f *FS) statKnown(n *node, st *unix.Statx_t) error {
 		f.tree.RUnlock()
 		return nil
 	}
+	st.Nlink = x.kept.links(st.Nlink)
 	gone, meta, data, name, indexed := x.gone, x.metacopy, x.data, x.dataName, x.index != ""
 	f.tree.RUnlock()
 	if indexed {

@@ -191,6 +191,20 @@ func unlinkedFile(t *testing.T, m *served, name, do string) {
 	}
 }
 
+// All this holds as well of files that are kept by a name in the work directory instead of a descriptor.
+func TestParkedFiles(t *testing.T) {
+	parkAll = true
+	defer func() { parkAll = false }()
+	for name, test := range map[string]func(*testing.T){
+		"content": TestUnlinkedFilesKeepTheirContent,
+		"links":   TestLinksAndOpenFiles,
+		"unknown": TestHardLinkWithNamesNotKnown,
+		"others":  TestUnlinkedOthers,
+	} {
+		t.Run(name, test)
+	}
+}
+
 // Directories and special files live on as well while they are open.
 func TestUnlinkedOthers(t *testing.T) {
 	eachProfile(t, func(t *testing.T, o Options) {

@@ -35,9 +35,9 @@ type node struct {
 
 // extension is the part of a node's state that few nodes have. Guarded by FS.tree.
 type extension struct {
-	links []link       // names besides parent and name
-	pin   *layers.File // open file that keeps a nameless inode reachable
-	gone  bool         // its last name was removed
+	links []link // names besides parent and name
+	kept  kept   // what keeps a nameless inode reachable
+	gone  bool   // its last name was removed
 
 	dropsPrivileges bool // its capabilities have just been removed, as before a write
 
@@ -279,9 +279,11 @@ func (f *FS) shrinkLocked() bool {
 
 // closeNode closes what a node that was freed had open.
 func (f *FS) closeNode(n *node) {
-	if n.ext != nil && n.ext.pin != nil {
-		n.ext.pin.Release()
-		f.stack.Cache.Drop(pinKey(n))
+	if n.ext != nil && n.ext.kept.something() {
+		f.tree.Lock()
+		k := f.unkeepLocked(n)
+		f.tree.Unlock()
+		f.letGo(n, k)
 	}
 	switch {
 	case n.kind == unix.S_IFREG:

@@ -55,16 +55,19 @@ type place struct {
 func (f *FS) upperPlace(n *node) (place, error) {
 	f.tree.RLock()
 	parent, name := n.parent, n.name
-	var pin *layers.File
+	var k kept
 	index := ""
 	if n.ext != nil {
-		pin, index = n.ext.pin, n.ext.index
+		k, index = n.ext.kept, n.ext.index
 	}
 	f.tree.RUnlock()
-	if index != "" && pin == nil {
+	if k.name != "" {
+		return place{layers.Borrow(f.upper.work), k.name}, nil
+	}
+	if index != "" && k.file == nil {
 		return place{layers.Borrow(f.upper.index), index}, nil
 	}
-	if pin != nil && n.dir == nil {
+	if k.file != nil && n.dir == nil {
 		if file := f.stack.Cache.Get(pinKey(n)); file != nil {
 			return place{file, ""}, nil
 		}

@@ -207,91 +207,6 @@ func (f *FS) replaceByWhiteout(up *layers.File, name string, isDir bool) error {
 	return err
 }
 
-// keep holds on to an upper inode that is about to lose the last name by which it is reached, while the kernel still
-// knows it: it may be open. The caller holds the node's lock.
-func (f *FS) keep(n *node) error {
-	f.tree.RLock()
-	known := n.lookups > 1 // one is our own
-	only := n.ext == nil || len(n.ext.links) == 0
-	pinned := n.ext != nil && n.ext.pin != nil
-	f.tree.RUnlock()
-	if n.upper.Load() == 0 || !known || !only || pinned {
-		return nil
-	}
-	p, err := f.upperPlace(n)
-	if err != nil {
-		return err
-	}
-	defer p.Release()
-	pin, err := f.openPin(p, n)
-	if err != nil {
-		return err
-	}
-	f.tree.Lock()
-	n.extraLocked().pin = pin
-	f.tree.Unlock()
-	return nil
-}
-
-// letGoNamed undoes keep where the inode has a name still, because removing it failed.
-func (f *FS) letGoNamed(n *node) {
-	f.tree.Lock()
-	var pin *layers.File
-	if n.ext != nil && n.parent != nil {
-		pin, n.ext.pin = n.ext.pin, nil
-	}
-	f.tree.Unlock()
-	if pin != nil {
-		pin.Release()
-		f.stack.Cache.Drop(pinKey(n))
-	}
-}
-
-// pinKey is the cache key under which a node's inode is kept open.
-func pinKey(n *node) layers.Key { return layers.Key{Ino: n.id, Path: "pin", File: true} }
-
-// openPin opens an upper inode for as long as its node lives.
-func (f *FS) openPin(p place, n *node) (*layers.File, error) {
-	if n.dir != nil {
-		return f.openDirPin(p, n)
-	}
-	if p.name == "" {
-		if file := f.stack.Cache.Get(dataKey(n, true)); file != nil {
-			return file, nil // its data is open anyway
-		}
-		return nil, unix.ESTALE
-	}
-	if n.kind == unix.S_IFREG {
-		for _, flags := range []int{unix.O_RDWR, unix.O_RDONLY} {
-			if fd, err := layers.OpenFile(p.File, p.name, flags); err == nil {
-				return f.stack.Cache.Put(pinKey(n), fd, flags == unix.O_RDWR), nil
-			}
-		}
-	}
-	fd, err := unix.Openat(p.FD, p.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	return f.stack.Cache.Put(pinKey(n), fd, false), nil
-}
-
-// openDirPin opens the upper directory of a node, or one that is about to be that.
-func (f *FS) openDirPin(p place, n *node) (*layers.File, error) {
-	if n.upper.Load() != 0 {
-		return f.upperDir(n)
-	}
-	fd, err := layers.OpenBeneath(p.FD, p.name)
-	if err != nil {
-		return nil, err
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		unix.Close(fd)
-		return nil, err
-	}
-	return f.stack.Cache.Put(layers.Key{Ino: st.Ino}, fd, true), nil
-}
-
 // unname takes a name from a node, in memory.
 func (f *FS) unname(parent *node, name string, n *node) {
 	f.tree.Lock()
@@ -304,14 +219,8 @@ func (f *FS) unname(parent *node, name string, n *node) {
 	if n.dir == nil {
 		return
 	}
-	if f.isPinned(n) {
+	if f.isKept(n) {
 		return // closeNode lets go of it
 	}
 	f.stack.Cache.Drop(layers.Key{Ino: n.upper.Load()})
-}
-
-func (f *FS) isPinned(n *node) bool {
-	f.tree.RLock()
-	defer f.tree.RUnlock()
-	return n.ext != nil && n.ext.pin != nil
 }

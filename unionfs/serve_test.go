@@ -37,7 +37,11 @@ type job struct {
 	Target  string
 	Files   uint64 // RLIMIT_NOFILE, 0 to leave it
 	User    int    // user and group that serves the union, 0 for root
+	Park    bool   // no nameless inode is kept open where it can be parked
 }
+
+// parkAll is Park of all jobs, for a test that runs others.
+var parkAll bool
 
 func TestMain(m *testing.M) {
 	text, serving := os.LookupEnv(serveEnv)
@@ -74,6 +78,9 @@ func serve(text string) error {
 	f, err := New(j.Options)
 	if err != nil {
 		return err
+	}
+	if j.Park {
+		f.maxPins = 0
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- f.Serve(dev) }()
@@ -229,6 +236,7 @@ func tryMount(t testing.TB, j job) (*served, error) {
 	if j.Target == "" {
 		j.Target = t.TempDir()
 	}
+	j.Park = parkAll
 	if j.Options.Timeout == 0 {
 		j.Options.Timeout = Forever
 	}

@@ -79,6 +79,12 @@ func TestDropInMountsOneLayerAndHonoursAUFSWhiteouts(t *testing.T) {
 	run(t, "umount", b.target).wantStatus(t, 0)
 	run(t, "-o", "lowerdir="+b.lower[1], b.target).wantStatus(t, 0)
 	b.wantContent(t, "both", "1")
+	run(t, "umount", b.target).wantStatus(t, 0)
+	write(t, b.lower[0], map[string]string{".wh..wh..opq": ""})
+	run(t, "-o", b.lowerdir(), b.target).wantStatus(t, 0)
+	if names, err := filepath.Glob(filepath.Join(b.target, "*/*")); err != nil || len(names) != 1 {
+		t.Errorf("with an opaque root on top: %q, %v", names, err)
+	}
 }
 
 func TestDropInUnderAnotherName(t *testing.T) {

@@ -64,7 +64,9 @@ func TestMerge(t *testing.T) {
 			[]string{"d dir 0"}},
 		{"AUFS whiteout below an upper file", []string{"f a 1", "f .wh.a 1", "f a 1"}, true,
 			[]string{"a file -1"}},
-		{"AUFS's own names", []string{"", "f .wh..wh..opq 1\nd .wh..wh.plnk\nf .wh. 1\nf .wh.. 1\nf .wh... 1", "f a 1"}, true,
+		{"AUFS's opaque root", []string{"", "f .wh..wh..opq 1\nf b 1", "f a 1"}, true,
+			[]string{"b file 0"}},
+		{"AUFS's own names", []string{"", "d .wh..wh.plnk\nf .wh. 1\nf .wh.. 1\nf .wh... 1", "f a 1"}, true,
 			[]string{"a file 1"}},
 	}
 	for _, c := range cases {
@@ -100,6 +102,31 @@ func TestLookupOpaque(t *testing.T) {
 		found, err := s.Lookup(&Dir{Places: s.Roots()}, "d", Candidates{Places: []int32{0, 1}})
 		if err != nil || len(found.Places) != c.want {
 			t.Errorf("%q, AUFS %v: %d places, %v; want %d", c.marked, c.aufs, len(found.Places), err, c.want)
+		}
+	}
+}
+
+// An opaque root directory hides all layers below, for names, for merged directories and for redirects to a path in the union.
+func TestOpaqueRoot(t *testing.T) {
+	for _, c := range []struct {
+		layers []string // upper, then lower, topmost first
+		aufs   bool
+		want   int // lower layers that are left
+	}{
+		{[]string{"", "f a 1", "f b 1"}, true, 2},
+		{[]string{"", "f .wh..wh..opq 1\nf a 1", "f b 1"}, true, 1},
+		{[]string{"", "f .wh..wh..opq 1\nf a 1", "f b 1"}, false, 2},
+		{[]string{"", "f a 1", "f .wh..wh..opq 1\nf b 1"}, true, 2},
+		{[]string{"", "d .wh..wh..opq", "f b 1"}, true, 1},
+		{[]string{"f .wh..wh..opq 1", "f a 1", "f b 1"}, true, 0},
+	} {
+		dirs := plantLayers(t, append(c.layers, "f data 1")...)
+		s := openStack(t, Config{Upper: dirs[0], Lower: dirs[1:3], Data: dirs[3:], AUFS: c.aufs})
+		if len(s.Lower) != c.want || len(s.Roots()) != c.want {
+			t.Errorf("%q, AUFS %v: %d lower layers, want %d", c.layers, c.aufs, len(s.Lower), c.want)
+		}
+		if n := s.Data[0].Index; n != c.want+1 {
+			t.Errorf("%q, AUFS %v: the data-only layer is number %d", c.layers, c.aufs, n)
 		}
 	}
 }

@@ -37,6 +37,7 @@ type Layer struct {
 	base     int    // descriptor from which path is opened, or AT_FDCWD
 	path     string // of the root directory, free of symbolic links
 	dev, ino uint64 // what path must lead to
+	opaque   bool   // AUFS's mark in the root directory hides all lower layers below
 }
 
 // Path returns the path of the layer's root directory, for messages.
@@ -61,8 +62,8 @@ const (
 
 // Stack is the layers of a union.
 type Stack struct {
-	Upper *Layer // nil where nothing may be written
-	Lower []*Layer
+	Upper *Layer   // nil where nothing may be written
+	Lower []*Layer // without those below one whose root directory is opaque, of which nothing can be seen
 	Data  []*Layer
 	Cache *Cache
 
@@ -82,6 +83,7 @@ func Open(cfg Config) (*Stack, error) {
 			return nil, err
 		}
 	}
+	hidden := s.Upper != nil && s.Upper.opaque
 	index := 1
 	for _, group := range []struct {
 		paths  []string
@@ -92,8 +94,12 @@ func Open(cfg Config) (*Stack, error) {
 			if err != nil {
 				return nil, err
 			}
+			if hidden && group.layers == &s.Lower {
+				continue
+			}
 			*group.layers = append(*group.layers, l)
 			index++
+			hidden = hidden || l.opaque
 		}
 	}
 	return s, nil
@@ -140,6 +146,7 @@ func (s *Stack) openLayer(path string, index int, mountPoint string) (*Layer, er
 	if rest, ok := below(real, mountPoint); ok {
 		l.base, l.path = int(s.cfg.MountPoint.Fd()), rest
 	}
+	l.opaque = s.cfg.AUFS && StatFD(fd, whiteout.AUFSOpaque, &st) == nil
 	s.nums.add(l.dev)
 	return l, nil
 }

@@ -59,19 +59,16 @@ func (f *FS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out 
 	if err := f.make(cancel, in.NodeId, name, &c, &out.EntryOut); err != nil {
 		return status(err)
 	}
-	return f.openCreated(out)
+	return f.openCreated(in.Flags, out)
 }
 
 // openCreated opens what was just made for its maker.
-func (f *FS) openCreated(out *fuse.CreateOut) fuse.Status {
-	if f.profile != perf.Passthrough {
-		return fuse.OK
-	}
+func (f *FS) openCreated(flags uint32, out *fuse.CreateOut) fuse.Status {
 	n, err := f.node(out.NodeId)
 	if err != nil {
 		return status(err)
 	}
-	return status(f.openPassthrough(n, &out.OpenOut))
+	return status(f.opened(n, flags, &out.OpenOut))
 }
 
 // make makes something in the upper layer and answers it.
@@ -236,7 +233,7 @@ func (f *FS) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Create
 	if err != nil {
 		return status(err)
 	}
-	return f.openCreated(out)
+	return f.openCreated(in.Flags, out)
 }
 
 func (f *FS) tmpfile(cancel <-chan struct{}, in *fuse.CreateIn) (*node, error) {

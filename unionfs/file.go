@@ -21,10 +21,19 @@ func (f *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 	if err != nil {
 		return status(err)
 	}
-	if f.profile == perf.Passthrough {
-		return status(f.openPassthrough(n, out))
+	return status(f.opened(n, in.Flags, out))
+}
+
+// opened enters an open of a file and says what the kernel is to do with its pages.
+func (f *FS) opened(n *node, flags uint32, out *fuse.OpenOut) error {
+	switch {
+	case n.kind != unix.S_IFREG:
+	case f.profile == perf.Passthrough:
+		return f.openPassthrough(n, out)
+	case f.profile == perf.Off && f.opens.enter(n.id, flags):
+		out.OpenFlags = fuse.FOPEN_KEEP_CACHE
 	}
-	return fuse.OK
+	return nil
 }
 
 func (f *FS) open(cancel <-chan struct{}, n *node, in *fuse.OpenIn) error {
@@ -64,8 +73,13 @@ func (f *FS) open(cancel <-chan struct{}, n *node, in *fuse.OpenIn) error {
 	return unix.Ftruncate(file.FD, 0)
 }
 
-// Release ends an open: nothing is kept for one, but the use of a backing file.
-func (f *FS) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) { f.closePassthrough(in) }
+// Release ends an open: nothing is kept for one, but the use of a backing file, or the number of writers.
+func (f *FS) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
+	if f.profile == perf.Off {
+		f.opens.leave(in.NodeId, in.Flags)
+	}
+	f.closePassthrough(in)
+}
 
 // Flush has nothing to write: a write is in the layer when it is answered.
 func (f *FS) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {

@@ -205,9 +205,11 @@ func (f *FS) mountOptions() *fuse.MountOptions {
 	caching := f.profile != perf.Off
 	o := &fuse.MountOptions{
 		Name: "unionfs-deep", MaxWrite: 1 << 20, MaxBackground: 64,
-		EnableAcl:                true,
-		EnableSymlinkCaching:     caching,
-		ExplicitDataCacheControl: caching,
+		EnableAcl:            true,
+		EnableSymlinkCaching: caching,
+		// The other way is that the kernel drops a file's pages where its time of modification has changed, also by a write
+		// that is under way: see opens.enter.
+		ExplicitDataCacheControl: true,
 		ExtraCapabilities: fuse.CAP_DONT_MASK | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_EXPORT_SUPPORT |
 			fuse.CAP_SETXATTR_EXT | fuse.CAP_ASYNC_DIO | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
 		DisabledCapabilities: fuse.CAP_PASSTHROUGH,

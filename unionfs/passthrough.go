@@ -38,6 +38,37 @@ type opens struct {
 	last   uint64                   // guarded by mu
 	byFH   map[uint64]*perf.Backing // guarded by mu
 	passed map[uint64]bool          // nodes that were passed through last; guarded by mu
+
+	writers map[uint64]int // how often a node is open for writing, in the profile off; guarded by mu
+}
+
+// enter counts an open in the profile off, where the kernel drops a file's pages at each open. It reports whether it must not,
+// because the file is open for writing: a page that is dropped while it is being written may be read again from before the
+// write, by whoever reads first, and stays so. The kernel drops the pages a moment after it was told: who opens the file for
+// writing just then, and writes, may meet the same still.
+func (o *opens) enter(node uint64, flags uint32) (keep bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	keep = o.writers[node] > 0
+	if flags&unix.O_ACCMODE != unix.O_RDONLY {
+		if o.writers == nil {
+			o.writers = make(map[uint64]int)
+		}
+		o.writers[node]++
+	}
+	return keep
+}
+
+// leave takes back enter.
+func (o *opens) leave(node uint64, flags uint32) {
+	if flags&unix.O_ACCMODE == unix.O_RDONLY {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.writers[node]--; o.writers[node] <= 0 {
+		delete(o.writers, node)
+	}
 }
 
 // add enters an open of a node. keep says that the kernel's pages of the file are good: it has not been passed through since
@@ -65,6 +96,7 @@ func (o *opens) forget(node uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.passed, node)
+	delete(o.writers, node) // of an open whose caller was killed before the answer, there is no RELEASE
 }
 
 func (o *opens) take(fh uint64) *perf.Backing {
@@ -77,9 +109,6 @@ func (o *opens) take(fh uint64) *perf.Backing {
 
 // openPassthrough decides how an open in the profile passthrough is served.
 func (f *FS) openPassthrough(n *node, out *fuse.OpenOut) error {
-	if n.kind != unix.S_IFREG {
-		return nil
-	}
 	state := f.dataState(n)
 	var file *layers.File
 	b, err := f.backings.Open(n.id, state.upper, func() (int, error) {

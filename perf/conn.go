@@ -29,6 +29,10 @@ type Config struct {
 	ThreadInit func() error
 	// MaxLoops bounds the threads that handle requests, and so the number of slow requests that are handled at once.
 	// Beyond it requests wait in the kernel until a handler returns. 0 means 512.
+	//
+	// An INTERRUPT waits with them, so that none of MaxLoops slow requests can be broken off while all are handled. A loop
+	// that reads for this alone is not possible: the kernel gives INTERRUPT out first, but who reads when there is none
+	// gets another request, which it cannot give back.
 	MaxLoops int
 	// Log gets what no caller can be told: panics, refused replies, threads that could not be made. nil means
 	// slog.Default().

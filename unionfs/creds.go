@@ -106,17 +106,23 @@ func supplementaryGroups(pid uint32) []uint32 {
 	return groups
 }
 
-// killSuidgid drops a file's set-user-id bit, and its set-group-id bit where its group may execute it or the caller is not of
-// its group (setattr_should_drop_suidgid). It reports whether there was anything to drop.
+// withoutSetID is a file's mode without its set-user-id bit, and without its set-group-id bit where its group may execute it
+// or the caller is not of its group (setattr_should_drop_suidgid).
+func withoutSetID(st *unix.Statx_t, caller *fuse.Caller) uint32 {
+	mode := uint32(st.Mode) &^ unix.S_ISUID
+	if mode&unix.S_ISGID != 0 && (mode&unix.S_IXGRP != 0 || !inGroup(caller, st.Gid)) {
+		mode &^= unix.S_ISGID
+	}
+	return mode
+}
+
+// killSuidgid drops the set-id bits that withoutSetID leaves out. It reports whether there was anything to drop.
 func killSuidgid(p place, caller *fuse.Caller) (bool, error) {
 	var st unix.Statx_t
 	if err := layers.Stat(p.File, p.name, &st); err != nil {
 		return false, err
 	}
-	mode := uint32(st.Mode) &^ unix.S_ISUID
-	if mode&unix.S_ISGID != 0 && (mode&unix.S_IXGRP != 0 || !inGroup(caller, st.Gid)) {
-		mode &^= unix.S_ISGID
-	}
+	mode := withoutSetID(&st, caller)
 	if mode == uint32(st.Mode) {
 		return false, nil
 	}

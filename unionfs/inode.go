@@ -185,10 +185,10 @@ const capability = "security.capability"
 func (f *FS) changeNothing(p place, n *node, in *fuse.SetAttrIn) error {
 	if n.kind == unix.S_IFREG {
 		beforeWrite := f.setDropsPrivileges(n, false)
-		if beforeWrite && in.Uid == 0 {
+		if beforeWrite && in.Caller.Uid == 0 { // not in.Uid, the owner to be
 			return nil
 		}
-		if in.Uid != 0 {
+		if in.Caller.Uid != 0 {
 			err := mayDropSetID(p, &in.Caller)
 			if err != nil && beforeWrite {
 				return nil // the write itself drops them
@@ -211,7 +211,7 @@ func mayDropSetID(p place, caller *fuse.Caller) error {
 	if err := layers.Stat(p.File, p.name, &st); err != nil {
 		return err
 	}
-	if st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 && st.Uid != caller.Uid {
+	if st.Uid != caller.Uid && withoutSetID(&st, caller) != uint32(st.Mode) {
 		return unix.EPERM
 	}
 	return nil
@@ -232,7 +232,7 @@ func (f *FS) chown(p place, n *node, in *fuse.SetAttrIn) error {
 		}
 		return int(id)
 	}
-	if n.kind == unix.S_IFREG && in.Uid != 0 {
+	if n.kind == unix.S_IFREG && in.Caller.Uid != 0 {
 		if err := dropForeignSgid(p, &in.Caller); err != nil {
 			return err
 		}

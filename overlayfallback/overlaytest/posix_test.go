@@ -167,6 +167,18 @@ func modeCases() []Case {
 		on("suid_cleared_by_fallocate", setIDCleared(func(r *Run, _ string, fd int) { r.Fallocate(fd, 0, 0, 10_000) })),
 		on("suid_cleared_by_chown", setIDCleared(func(r *Run, name string, _ int) { r.Chown(name, -1, 1001) })),
 		on("suid_cleared_by_chown_same", setIDCleared(func(r *Run, name string, _ int) { r.Chown(name, -1, -1) })),
+		on("suid_kept_from_others_chown", func(r *Run) {
+			for i, mode := range []uint32{0o4755, 0o2755, 0o2644, 0o755} {
+				for _, gid := range []int{0, 1001} {
+					name := fmt.Sprintf("others%d-%d", i, gid)
+					r.WriteFile(name, "x")
+					r.Chown(name, -1, gid)
+					r.Chmod(name, mode)
+					As(user, func() { r.Chown(name, -1, -1) })
+					r.Stat(name)
+				}
+			}
+		}),
 		on("suid_kept_by_rename_and_link", setIDCleared(func(r *Run, name string, _ int) {
 			r.Rename(name, "x", 0)
 			r.Link("x", name)

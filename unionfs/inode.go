@@ -128,6 +128,13 @@ func (f *FS) setAttr(cancel <-chan struct{}, n *node, in *fuse.SetAttrIn) error 
 	if err := f.writable(); err != nil {
 		return err
 	}
+	const what = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_SIZE | fuse.FATTR_ATIME | fuse.FATTR_MTIME
+	nothing := in.Valid&what == 0
+	if nothing {
+		if left, err := f.leaveSetID(n, &in.Caller); left || err != nil {
+			return err
+		}
+	}
 	if size, ok := in.GetSize(); ok {
 		if err := f.truncate(cancel, n, size, in); err != nil {
 			return err
@@ -140,11 +147,7 @@ func (f *FS) setAttr(cancel <-chan struct{}, n *node, in *fuse.SetAttrIn) error 
 		return err
 	}
 	defer p.Release()
-	const what = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_SIZE | fuse.FATTR_ATIME | fuse.FATTR_MTIME
-	if in.Valid&what == 0 {
-		return f.changeNothing(p, n, in)
-	}
-	if err := f.chown(p, n, in); err != nil {
+	if err := f.chown(p, n, in, nothing); err != nil {
 		return err
 	}
 	if mode, ok := in.GetMode(); ok {
@@ -179,51 +182,36 @@ func (f *FS) truncate(cancel <-chan struct{}, n *node, size uint64, in *fuse.Set
 // capability is the xattr of a file's capabilities.
 const capability = "security.capability"
 
-// changeNothing is a chown(2) that names no owner: set-id bits go, and the time of change is set. The kernel sends the same
-// before a write to a file whose capabilities it has just removed (ATTR_KILL_PRIV). Where root writes, the set-id bits stay
-// then; and chown, which cannot be told apart where a file has both, is by far the rarer.
-func (f *FS) changeNothing(p place, n *node, in *fuse.SetAttrIn) error {
-	if n.kind == unix.S_IFREG {
-		beforeWrite := f.setDropsPrivileges(n, false)
-		if beforeWrite && in.Caller.Uid == 0 { // not in.Uid, the owner to be
-			return nil
-		}
-		if in.Caller.Uid != 0 {
-			err := mayDropSetID(p, &in.Caller)
-			if err != nil && beforeWrite {
-				return nil // the write itself drops them
-			}
-			if err == nil {
-				err = dropForeignSgid(p, &in.Caller)
-			}
-			if err != nil {
-				return err
-			}
-		}
+// leaveSetID tells whether a request with no change is to do nothing. It is a chown(2) that names no owner, which drops
+// set-id bits and sets the time of change. But the kernel sends the same before a user writes to a file with set-id bits, and
+// after it has removed a file's capabilities for a write (ATTR_KILL_PRIV), even root's, with which set-id bits stay: root's
+// chown, which cannot be told apart where a file has both, is by far the rarer.
+//
+// A user's chown may not drop the set-id bits of another's file (setattr_prepare), and its EPERM must not meet a writer. So
+// they are left to the WRITE that may follow. Only what the kernel writes past the server has to be seen to at once: a file
+// with set-id bits is not opened so, but may get them later.
+func (f *FS) leaveSetID(n *node, caller *fuse.Caller) (bool, error) {
+	if n.kind != unix.S_IFREG {
+		return false, nil
 	}
-	return unix.Fchownat(p.FD, p.name, -1, -1, unix.AT_SYMLINK_NOFOLLOW|emptyPath(p.name))
-}
-
-// mayDropSetID refuses a chown that would take set-id bits from another's file: that is a chmod, which takes the owner
-// (setattr_prepare).
-func mayDropSetID(p place, caller *fuse.Caller) error {
+	beforeWrite := f.setDropsPrivileges(n, false)
+	if caller.Uid == 0 {
+		return beforeWrite, nil
+	}
 	var st unix.Statx_t
-	if err := layers.Stat(p.File, p.name, &st); err != nil {
-		return err
+	if err := f.stat(n, &st); err != nil {
+		return false, err
 	}
-	if st.Uid != caller.Uid && withoutSetID(&st, caller) != uint32(st.Mode) {
-		return unix.EPERM
-	}
-	return nil
+	return st.Uid != caller.Uid && withoutSetID(&st, caller) != uint32(st.Mode) && !f.opens.passingThrough(n.id), nil
 }
 
-// chown changes the owner. The layer's file system drops set-id bits and capabilities as chown(2) says; a set-group-id bit
+// chown changes the owner; a request that changes nothing is one to nobody. The layer's file system drops set-id bits and capabilities as chown(2) says; a set-group-id bit
 // of a file that its group may not execute goes only if the caller is not of that group (setattr_should_drop_sgid), which
 // the server, being root, has to see to.
-func (f *FS) chown(p place, n *node, in *fuse.SetAttrIn) error {
+func (f *FS) chown(p place, n *node, in *fuse.SetAttrIn, nothing bool) error {
 	uid, hasUID := in.GetUID()
 	gid, hasGID := in.GetGID()
-	if !hasUID && !hasGID {
+	if !hasUID && !hasGID && !nothing {
 		return nil
 	}
 	to := func(has bool, id uint32) int {

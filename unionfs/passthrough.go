@@ -35,11 +35,17 @@ func hasSetID(fd int) error {
 // opens keeps the backing of each open by its file handle.
 type opens struct {
 	mu     sync.Mutex
-	last   uint64                   // guarded by mu
-	byFH   map[uint64]*perf.Backing // guarded by mu
-	passed map[uint64]bool          // nodes that were passed through last; guarded by mu
+	last   uint64                // guarded by mu
+	byFH   map[uint64]openedFile // guarded by mu
+	passed map[uint64]bool       // nodes that were passed through last; guarded by mu
 
 	writers map[uint64]int // how often a node is open for writing, in the profile off; guarded by mu
+}
+
+// openedFile is one open: of which node, and by what.
+type openedFile struct {
+	node    uint64
+	backing *perf.Backing
 }
 
 // enter counts an open in the profile off, where the kernel drops a file's pages at each open. It reports whether it must not,
@@ -78,10 +84,10 @@ func (o *opens) add(node uint64, b *perf.Backing) (fh uint64, keep bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.byFH == nil {
-		o.byFH, o.passed = make(map[uint64]*perf.Backing), make(map[uint64]bool)
+		o.byFH, o.passed = make(map[uint64]openedFile), make(map[uint64]bool)
 	}
 	o.last++
-	o.byFH[o.last] = b
+	o.byFH[o.last] = openedFile{node, b}
 	keep = !o.passed[node]
 	if b.ID != 0 {
 		o.passed[node] = true
@@ -89,6 +95,21 @@ func (o *opens) add(node uint64, b *perf.Backing) (fh uint64, keep bool) {
 		delete(o.passed, node)
 	}
 	return o.last, keep
+}
+
+// passingThrough tells whether the node is open and passed through.
+func (o *opens) passingThrough(node uint64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.passed[node] {
+		return false
+	}
+	for _, open := range o.byFH {
+		if open.node == node && open.backing.ID != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // forget forgets a node.
@@ -102,7 +123,7 @@ func (o *opens) forget(node uint64) {
 func (o *opens) take(fh uint64) *perf.Backing {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	b := o.byFH[fh]
+	b := o.byFH[fh].backing
 	delete(o.byFH, fh)
 	return b
 }

@@ -109,24 +109,47 @@ func (f *FS) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string, 
 	}))
 }
 
-// RemoveXAttr removes an xattr. That the file has none such is found out before it is copied up (ovl_xattr_set).
+// RemoveXAttr removes an xattr. That the file has none such is found out before it is copied up (ovl_xattr_set). The kernel
+// drops the set-group-id bit before it looks for an ACL to remove (ovl_set_acl), by when the file is copied up.
 func (f *FS) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string) fuse.Status {
 	n, err := f.node(h.NodeId)
 	if err != nil {
 		return status(err)
 	}
-	if n.upper.Load() == 0 {
+	dropsSgid, err := f.aclDropsSgid(n, attr, &h.Caller)
+	if err != nil {
+		return status(err)
+	}
+	if n.upper.Load() == 0 && !dropsSgid {
 		if _, st := f.GetXAttr(cancel, h, attr, nil); !st.Ok() {
 			return st
 		}
 	}
 	st := status(f.changeXattr(cancel, h.NodeId, attr, func(p place, name string) error {
+		if dropsSgid {
+			if err := killSgid(p); err != nil {
+				return err
+			}
+		}
 		return layers.Removexattr(p.FD, p.name, name)
 	}))
 	if st.Ok() && attr == capability {
 		f.setDropsPrivileges(n, true)
 	}
 	return st
+}
+
+// aclDropsSgid tells whether removing an xattr drops the set-group-id bit: removing an access ACL does, for a caller who is
+// not of the file's group. With a removal, unlike with a change, the kernel does not say so.
+func (f *FS) aclDropsSgid(n *node, attr string, caller *fuse.Caller) (bool, error) {
+	if attr != "system.posix_acl_access" || caller.Uid == 0 {
+		return false, nil
+	}
+	var st unix.Statx_t
+	if err := f.stat(n, &st); err != nil {
+		return false, err
+	}
+	return st.Mode&unix.S_ISGID != 0 && !inGroup(caller, st.Gid), nil
 }
 
 // setDropsPrivileges remembers that a file's capabilities were removed. The kernel does so before a write, and then sends

@@ -90,7 +90,7 @@ func (l Layer) build(dir string) error {
 
 // leftOut tells whether the error means that the entry has no place in the layer.
 func leftOut(err error) bool {
-	for _, e := range []error{unix.EEXIST, unix.ENOTDIR, unix.ENOENT, unix.ENAMETOOLONG, errNotAFile} {
+	for _, e := range []error{unix.EEXIST, unix.ENOTDIR, unix.ENOENT, unix.ELOOP, unix.ENAMETOOLONG, errNotAFile} {
 		if errors.Is(err, e) {
 			return true
 		}

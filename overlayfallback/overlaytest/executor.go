@@ -2,6 +2,7 @@ package overlaytest
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,7 +15,8 @@ type executor struct {
 	actor *Actor
 	root  string
 	clock Clock
-	lazy  bool // see Route.LazyOpens
+	lazy  bool   // see Route.LazyOpens
+	upper string // of the oracle, which finds out what is left out (see leavesOut); empty elsewhere
 	open  [slots]descriptor
 }
 
@@ -24,6 +26,7 @@ type descriptor struct {
 	flags int
 	ino   uint64
 	dir   bool
+	lower bool // when it was last looked at: it had a name, and nothing in the upper under that
 }
 
 // newExecutor starts an executor on the tree at root.
@@ -52,6 +55,9 @@ func (e *executor) at(p string) string { return filepath.Join(e.root, p) }
 
 // run runs one operation and returns all that can be seen of it: its errno and what it gave back.
 func (e *executor) run(op Op) Node {
+	if e.leavesOut(op) {
+		return Node{"errno": notRun}
+	}
 	result := Node{}
 	id := Identity{Umask: op.Umask}
 	if op.User {
@@ -62,6 +68,49 @@ func (e *executor) run(op Op) Node {
 		result["errno"] = Errno(e.call(op, result))
 	})
 	return result
+}
+
+// notRun is the result of an operation that is not run, neither on the oracle nor on the route.
+const notRun = "left out"
+
+// throughDescriptor are the calls that kernel overlayfs does by a copy-up to the name by which a descriptor was opened. When
+// the name is gone, that fails with EEXIST, or makes the name again, and leaves half of the file's attributes stale:
+// docs/differences.md, "Changes through a descriptor of an unlinked lower file fail".
+var throughDescriptor = []string{"fchmod", "fchown", "futimens", "fsetxattr", "linkslot"}
+
+// leavesOut tells whether the operation would go on with an unlinked lower file in a way that is not copied from the kernel.
+// What follows could not be compared, so that an excuse would not do.
+func (e *executor) leavesOut(op Op) bool {
+	if e.upper == "" {
+		return false
+	}
+	e.look()
+	d := e.open[op.Slot]
+	return slices.Contains(throughDescriptor, op.Call) && d.fd != 0 && d.lower && e.nameOf(d) == ""
+}
+
+// look notes of each open descriptor whether it is of a lower file, as long as its name tells that. An upper has the paths of
+// the union, whatever was renamed.
+func (e *executor) look() {
+	for i := range e.open {
+		d := &e.open[i]
+		if d.fd == 0 {
+			continue
+		}
+		if name := e.nameOf(*d); name != "" {
+			var st unix.Stat_t
+			d.lower = unix.Lstat(filepath.Join(e.upper, name), &st) != nil
+		}
+	}
+}
+
+// nameOf returns the path in the tree of an open descriptor; empty if that is gone.
+func (e *executor) nameOf(d descriptor) string {
+	p, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", d.fd))
+	if err != nil || strings.HasSuffix(p, " (deleted)") {
+		return ""
+	}
+	return "." + strings.TrimPrefix(p, e.root)
 }
 
 // call runs the system call of the operation on the actor's thread. A call on an empty slot is EBADF without asking.

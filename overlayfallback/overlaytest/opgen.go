@@ -165,6 +165,9 @@ func drawOpen(d *drawer) {
 	for range d.IntN(3) {
 		d.op.Flags |= extra[d.IntN(len(extra))]
 	}
+	if d.op.Flags&unix.O_APPEND != 0 {
+		d.op.Flags &^= unix.O_DIRECT // where it writes is the file's size, which is not made aligned
+	}
 	if d.op.Flags&unix.O_CREAT != 0 {
 		d.op.Mode = pick[uint32](d.generator, 0o644, 0o666, 0o600, 0o755, 0o4755, 0o2775, 0o444, 0o000)
 	}

@@ -172,13 +172,35 @@ func modeCases() []Case {
 				for _, gid := range []int{0, 1001} {
 					name := fmt.Sprintf("others%d-%d", i, gid)
 					r.WriteFile(name, "x")
+					early := r.Open(name, unix.O_RDWR, 0)
 					r.Chown(name, -1, gid)
 					r.Chmod(name, mode)
+					As(user, func() { r.Pwrite(early, 0, "written by another") })
+					r.Stat(name)
+					r.Close(early)
+					r.Chmod(name, mode)
 					As(user, func() { r.Chown(name, -1, -1) })
+					r.Stat(name)
+					fd := r.Open(name, unix.O_RDWR, 0)
+					As(user, func() { r.Pwrite(fd, 0, "once more") })
 					r.Stat(name)
 				}
 			}
 		}),
+		{Name: "sgid_cleared_by_removing_acl", Set: Set{Lower: []Layer{{{Path: "d", Kind: Dir, Mode: 0o2777, UID: 1000},
+			{Path: "f", Kind: File, Mode: 0o2755, UID: 1000}, {Path: "g", Kind: File, Mode: 0o2755, UID: 1000, GID: 1001}}}}, Run: func(r *Run) {
+			for range 2 { // below, then in the upper
+				for _, name := range []string{"d", "f", "g"} {
+					As(user, func() { r.RemoveXattr(name, "system.posix_acl_access") })
+					r.Stat(name)
+					r.Chmod(name, 0o2755)
+				}
+			}
+		}},
+		{Name: "suid_kept_from_others_chown_below", Set: Set{Lower: []Layer{{{Path: "d/low", Kind: File, Mode: 0o2755}}}}, Run: func(r *Run) {
+			As(user, func() { r.Chown("d/low", -1, -1) })
+			r.Stat("d/low")
+		}},
 		on("suid_kept_by_rename_and_link", setIDCleared(func(r *Run, name string, _ int) {
 			r.Rename(name, "x", 0)
 			r.Link("x", name)

@@ -42,26 +42,31 @@ func withOptions(c Case, options ...string) Case {
 // copyUpCases are about what makes a copy of a lower file, and what the copy is like.
 func copyUpCases() []Case {
 	changes := map[string]func(*Run){
-		"write":       func(r *Run) { fd := r.Open("rich", unix.O_WRONLY, 0); r.Pwrite(fd, 10, "changed"); r.Fstat(fd) },
-		"append":      func(r *Run) { r.Append("rich", "more") },
-		"truncate":    func(r *Run) { r.Truncate("rich", 100) },
-		"open_trunc":  func(r *Run) { r.Open("rich", unix.O_WRONLY|unix.O_TRUNC, 0) },
-		"open_only":   func(r *Run) { r.Open("rich", unix.O_RDWR, 0); r.Pwrite(r.Open("low", unix.O_RDWR, 0), 0, "x") },
-		"chmod":       func(r *Run) { r.Chmod("rich", 0o600) },
-		"chown":       func(r *Run) { r.Chown("rich", 1001, 1000); r.Stat("rich") },
-		"chown_same":  func(r *Run) { r.Chown("rich", -1, -1); r.Stat("rich") },
-		"utimens":     func(r *Run) { r.Utimens("rich", unix.Timespec{Sec: 5}, unix.Timespec{Sec: 6, Nsec: 7}) },
-		"setxattr":    func(r *Run) { r.SetXattr("rich", "user.new", "n", 0) },
-		"removexattr": func(r *Run) { r.RemoveXattr("rich", "user.a"); r.RemoveXattr("low", "user.none") },
-		"link":        func(r *Run) { r.Link("rich", "merged/rich2"); r.Stat("rich") },
-		"rename":      func(r *Run) { r.Rename("rich", "merged/moved", 0); r.Stat("merged/moved") },
-		"symlink":     func(r *Run) { r.Rename("link", "link2", 0); r.Chown("link2", 1, 1) },
-		"fifo":        func(r *Run) { r.Chmod("fifo", 0o600); r.Rename("null", "null2", 0) },
-		"directory":   func(r *Run) { r.Chmod("lowdir", 0o700); r.SetXattr("lowdir/b", "user.d", "1", 0) },
-		"parents":     func(r *Run) { r.WriteFile("lowdir/b/new", "n"); r.WriteFile("merged/sub/new", "n") },
-		"sparse":      func(r *Run) { r.Pwrite(r.Open("sparse", unix.O_RDWR, 0), 1<<20, "x") },
-		"fallocate":   func(r *Run) { r.Fallocate(r.Open("low", unix.O_RDWR, 0), 0, 0, 10_000) },
-		"by_reading":  func(r *Run) { r.ReadFile("low"); r.List("lowdir"); r.GetXattr("rich", "user.a"); r.Stat("rich") },
+		"write":      func(r *Run) { fd := r.Open("rich", unix.O_WRONLY, 0); r.Pwrite(fd, 10, "changed"); r.Fstat(fd) },
+		"append":     func(r *Run) { r.Append("rich", "more") },
+		"truncate":   func(r *Run) { r.Truncate("rich", 100) },
+		"open_trunc": func(r *Run) { r.Open("rich", unix.O_WRONLY|unix.O_TRUNC, 0) },
+		"open_only":  func(r *Run) { r.Open("rich", unix.O_RDWR, 0); r.Pwrite(r.Open("low", unix.O_RDWR, 0), 0, "x") },
+		"chmod":      func(r *Run) { r.Chmod("rich", 0o600) },
+		"chown":      func(r *Run) { r.Chown("rich", 1001, 1000); r.Stat("rich") },
+		"chown_same": func(r *Run) { r.Chown("rich", -1, -1); r.Stat("rich") },
+		"utimens":    func(r *Run) { r.Utimens("rich", unix.Timespec{Sec: 5}, unix.Timespec{Sec: 6, Nsec: 7}) },
+		"setxattr":   func(r *Run) { r.SetXattr("rich", "user.new", "n", 0) },
+		"removexattr": func(r *Run) {
+			r.RemoveXattr("rich", "user.a")
+			r.RemoveXattr("low", "user.none")
+			r.RemoveXattr("low", "system.posix_acl_access")
+			r.RemoveXattr("lowdir", "system.posix_acl_default")
+		},
+		"link":       func(r *Run) { r.Link("rich", "merged/rich2"); r.Stat("rich") },
+		"rename":     func(r *Run) { r.Rename("rich", "merged/moved", 0); r.Stat("merged/moved") },
+		"symlink":    func(r *Run) { r.Rename("link", "link2", 0); r.Chown("link2", 1, 1) },
+		"fifo":       func(r *Run) { r.Chmod("fifo", 0o600); r.Rename("null", "null2", 0) },
+		"directory":  func(r *Run) { r.Chmod("lowdir", 0o700); r.SetXattr("lowdir/b", "user.d", "1", 0) },
+		"parents":    func(r *Run) { r.WriteFile("lowdir/b/new", "n"); r.WriteFile("merged/sub/new", "n") },
+		"sparse":     func(r *Run) { r.Pwrite(r.Open("sparse", unix.O_RDWR, 0), 1<<20, "x") },
+		"fallocate":  func(r *Run) { r.Fallocate(r.Open("low", unix.O_RDWR, 0), 0, 0, 10_000) },
+		"by_reading": func(r *Run) { r.ReadFile("low"); r.List("lowdir"); r.GetXattr("rich", "user.a"); r.Stat("rich") },
 		"refused": func(r *Run) {
 			As(user, func() {
 				r.Chmod("low", 0o777)
@@ -350,6 +355,15 @@ func openFileCases() []Case {
 			r.Unlink("low")
 			r.DropCaches()
 			r.Pread(reader, 0, 10)
+			r.Fstat(reader)
+		}),
+		on("change_lower_across_unlink", func(r *Run) {
+			fd := r.Open("low", unix.O_RDONLY, 0)
+			r.Unlink("low")
+			r.Err("fchmod unlinked", unix.Fchmod(fd, 0o600))
+			r.Err("fchown unlinked", unix.Fchown(fd, 1, 1))
+			r.Err("futimens unlinked", futimens(fd, [2]unix.Timespec{{Sec: 1}, {Sec: 2}}))
+			r.Err("fsetxattr unlinked", unix.Fsetxattr(fd, "user.a", []byte("v"), 0))
 		}),
 		on("open_across_rename", func(r *Run) {
 			fd := r.Open("low", unix.O_RDWR, 0)

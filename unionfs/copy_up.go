@@ -421,6 +421,7 @@ func (f *FS) completeMetacopy(cancel <-chan struct{}, n *node, limit int64) erro
 	f.stack.Cache.Drop(dataKey(n, false))
 	f.backings.Drop(n.id)
 	f.copyUps.Add(1)
+	f.attributesChanged(n) // its times and its blocks
 	return nil
 }
 

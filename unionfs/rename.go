@@ -31,6 +31,7 @@ type rename struct {
 	f                   *FS
 	exchange, noReplace bool
 	from, to            renamed
+	full                bool // what would be replaced is a directory of the upper alone, and not empty
 }
 
 // renamed is one of the two names.
@@ -67,6 +68,9 @@ func (r *rename) run(cancel <-chan struct{}) error {
 	r.look(&r.to)
 	if err := r.mark(); err != nil {
 		return err
+	}
+	if r.full {
+		return unix.ENOTEMPTY
 	}
 	return r.replace()
 }
@@ -174,7 +178,11 @@ func (r *rename) check() error {
 	if r.from.n.dir == nil {
 		return unix.EISDIR
 	}
-	return r.f.mustBeEmpty(r.to.n)
+	err := r.f.mustBeEmpty(r.to.n)
+	if err == unix.ENOTEMPTY && len(r.to.n.dir.places) == 0 {
+		r.full, err = true, nil // the kernel leaves it to the upper's rename, which comes after copy-up and marks
+	}
+	return err
 }
 
 // canMove is ovl_can_move.

@@ -303,6 +303,13 @@ func renameCases() []Case {
 			r.Rename("z", "lowdir", 0)
 			r.ReadFile("lowdir/a")
 		},
+		"onto_a_full_directory": func(r *Run) {
+			for _, name := range []string{"lowdir", "merged", "updir", "empty"} {
+				r.Mkdir("full-"+name, 0o755)
+				r.Mkdir("full-"+name+"/x", 0o755)
+				r.Rename(name, "full-"+name, 0)
+			}
+		},
 		"into_a_users": func(r *Run) {
 			As(user, func() {
 				r.Rename("open/f", "open/g", 0)
@@ -364,6 +371,11 @@ func openFileCases() []Case {
 			r.Err("fchown unlinked", unix.Fchown(fd, 1, 1))
 			r.Err("futimens unlinked", futimens(fd, [2]unix.Timespec{{Sec: 1}, {Sec: 2}}))
 			r.Err("fsetxattr unlinked", unix.Fsetxattr(fd, "user.a", []byte("v"), 0))
+		}),
+		on("open_metacopy_for_writing", func(r *Run) {
+			r.Chmod("low", 0o600)
+			r.Stat("low")
+			r.Fstat(r.Open("low", unix.O_RDWR, 0))
 		}),
 		on("open_across_rename", func(r *Run) {
 			fd := r.Open("low", unix.O_RDWR, 0)

@@ -1,0 +1,115 @@
+package overlaytest
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// listed is a difference of docs/differences.md that the comparisons keep away from.
+type listed struct {
+	name         string
+	route        Route
+	prepare      func(t *testing.T, layer string) // what happens to the lower layer before it is mounted; nil for nothing
+	observe      func(root string) string
+	kernel, here string // what is observed on kernel overlayfs, and on the route
+}
+
+// TestListed shows each such difference, and that it still is one.
+func TestListed(t *testing.T) {
+	for _, l := range []listed{
+		{"mount_inside_a_layer", "fuse", mountInside, func(root string) string { return statSize(root, "d/inside") }, "ENOENT", "6"},
+		{"seek_holes_with_writeback", "fuse,writeback", nil, seekPastHole, "1048576", "0"},
+		{"seek_in_a_directory", "fuse", nil, seekDirectory, "not its size", "its size"},
+	} {
+		t.Run(l.name, l.run)
+	}
+}
+
+// run makes the observation on the kernel first, and then on the route.
+func (l listed) run(t *testing.T) {
+	for _, side := range []struct {
+		route Route
+		want  string
+	}{{Kernel, l.kernel}, {l.route, l.here}} {
+		at := TempDir(t)
+		s := Set{Lower: []Layer{{dir("d")}}}
+		layout, err := s.Build(at)
+		if err == nil {
+			layout, err = layout.WithUpper(s, filepath.Join(at, "up"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.prepare != nil {
+			l.prepare(t, layout.Lower[0])
+		}
+		m := Mount(t, side.route, layout)
+		Bound(t, caseTime, m)
+		if got := l.observe(m.Root); got != side.want {
+			t.Errorf("%s answers %s, want %s", side.route, got, side.want)
+		}
+	}
+}
+
+// mountInside mounts a file system with one file on the layer's directory d.
+func mountInside(t *testing.T, layer string) {
+	at := filepath.Join(layer, "d")
+	if err := unix.Mount("tmpfs", at, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.WriteFile(filepath.Join(at, "inside"), []byte("inside"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// statSize returns a file's size, or why there is none.
+func statSize(root, name string) string {
+	var st unix.Stat_t
+	if err := unix.Lstat(filepath.Join(root, name), &st); err != nil {
+		return Errno(err)
+	}
+	return fmt.Sprint(st.Size)
+}
+
+// seekPastHole writes behind a hole and asks for the first data.
+func seekPastHole(root string) string {
+	fd, err := unix.Open(filepath.Join(root, "new"), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return Errno(err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Pwrite(fd, []byte("data"), 1<<20); err != nil {
+		return Errno(err)
+	}
+	return seek(fd, unix.SEEK_DATA)
+}
+
+func seek(fd, whence int) string {
+	at, err := unix.Seek(fd, 0, whence)
+	if err != nil {
+		return Errno(err)
+	}
+	return fmt.Sprint(at)
+}
+
+// seekDirectory asks where the hole of a directory is.
+func seekDirectory(root string) string {
+	fd, err := unix.Open(filepath.Join(root, "d"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return Errno(err)
+	}
+	defer unix.Close(fd)
+	if seek(fd, unix.SEEK_HOLE) == statSize(root, "d") {
+		return "its size"
+	}
+	return "not its size"
+}

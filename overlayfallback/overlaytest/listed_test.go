@@ -13,6 +13,7 @@ import (
 type listed struct {
 	name         string
 	route        Route
+	set          Set
 	prepare      func(t *testing.T, layer string) // what happens to the lower layer before it is mounted; nil for nothing
 	observe      func(root string) string
 	kernel, here string // what is observed on kernel overlayfs, and on the route
@@ -20,10 +21,13 @@ type listed struct {
 
 // TestListed shows each such difference, and that it still is one.
 func TestListed(t *testing.T) {
+	plain := Set{Lower: []Layer{{dir("d")}}}
+	twice := Set{Options: []string{"redirect_dir=on"}, Lower: []Layer{{dir("a/d")}}, Upper: Layer{dir("b/e", ovl("redirect", "/a/d"))}}
 	for _, l := range []listed{
-		{"mount_inside_a_layer", "fuse", mountInside, func(root string) string { return statSize(root, "d/inside") }, "ENOENT", "6"},
-		{"seek_holes_with_writeback", "fuse,writeback", nil, seekPastHole, "1048576", "0"},
-		{"seek_in_a_directory", "fuse", nil, seekDirectory, "not its size", "its size"},
+		{"mount_inside_a_layer", "fuse", plain, mountInside, func(root string) string { return statSize(root, "d/inside") }, "ENOENT", "6"},
+		{"seek_holes_with_writeback", "fuse,writeback", plain, nil, seekPastHole, "1048576", "0"},
+		{"seek_in_a_directory", "fuse", plain, nil, seekDirectory, "not its size", "its size"},
+		{"redirected_twice", "fuse", twice, nil, lookUpTwice, "ESTALE", "ok"},
 	} {
 		t.Run(l.name, l.run)
 	}
@@ -36,10 +40,9 @@ func (l listed) run(t *testing.T) {
 		want  string
 	}{{Kernel, l.kernel}, {l.route, l.here}} {
 		at := TempDir(t)
-		s := Set{Lower: []Layer{{dir("d")}}}
-		layout, err := s.Build(at)
+		layout, err := l.set.Build(at)
 		if err == nil {
-			layout, err = layout.WithUpper(s, filepath.Join(at, "up"))
+			layout, err = layout.WithUpper(l.set, filepath.Join(at, "up"))
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -78,6 +81,15 @@ func statSize(root, name string) string {
 		return Errno(err)
 	}
 	return fmt.Sprint(st.Size)
+}
+
+// lookUpTwice looks at a lower directory, and then at one of the upper that is redirected to it.
+func lookUpTwice(root string) string {
+	var st unix.Stat_t
+	if err := unix.Lstat(filepath.Join(root, "a/d"), &st); err != nil {
+		return Errno(err)
+	}
+	return Errno(unix.Lstat(filepath.Join(root, "b/e"), &st))
 }
 
 // seekPastHole writes behind a hole and asks for the first data.

@@ -205,9 +205,9 @@ func (f *FS) leaveSetID(n *node, caller *fuse.Caller) (bool, error) {
 	return st.Uid != caller.Uid && withoutSetID(&st, caller) != uint32(st.Mode) && !f.opens.passingThrough(n.id), nil
 }
 
-// chown changes the owner; a request that changes nothing is one to nobody. The layer's file system drops set-id bits and capabilities as chown(2) says; a set-group-id bit
-// of a file that its group may not execute goes only if the caller is not of that group (setattr_should_drop_sgid), which
-// the server, being root, has to see to.
+// chown changes the owner; a request that changes nothing is one to nobody. The layer's file system drops set-id bits and
+// capabilities as chown(2) says; a set-group-id bit of a file that its group may not execute goes only if the caller is not
+// of that group (setattr_should_drop_sgid), which the server, being root, has to see to.
 func (f *FS) chown(p place, n *node, in *fuse.SetAttrIn, nothing bool) error {
 	uid, hasUID := in.GetUID()
 	gid, hasGID := in.GetGID()

@@ -59,7 +59,7 @@ func (l *loop) follow(in *fuse.InHeader) {
 	if l.served++; in.Pid == l.client {
 		l.fromIt++
 	}
-	if l.served >= lookEvery && waitsFor(in) && len(l.conn.processors) > 1 {
+	if l.served >= lookEvery && waitsFor(in.Opcode) && len(l.conn.processors) > 1 {
 		l.look(in.Pid)
 		l.served, l.fromIt = 0, 0
 	}
@@ -81,17 +81,16 @@ func (l *loop) look(pid uint32) {
 	}
 }
 
-// waitsFor tells whether a client waits for the answer and does nothing else, as it may while data is read ahead or written
-// behind.
-func waitsFor(in *fuse.InHeader) bool {
-	const small = 32 << 10
-	switch in.Opcode {
-	case opRead:
-		return (*fuse.ReadIn)(unsafe.Pointer(in)).Size <= small
-	case opWrite:
-		return (*fuse.WriteIn)(unsafe.Pointer(in)).Size <= small
+// waitsFor tells whether a client waits for the answer to a request of a kind, and cannot be gone before it. It must be so for
+// look: who reads the stat file of a process that ends meanwhile may be left with taking its memory down (mmput), the files
+// in it included, and would wait for the answer to their FLUSH, which it should give itself. Nobody waits for a RELEASE, nor
+// for data that is read ahead or written behind.
+func waitsFor(kind uint32) bool {
+	switch kind {
+	case opLookup, opGetAttr, opSetAttr, opMknod, opUnlink, opOpen, opGetXAttr, opCreate, opReadDirPlus:
+		return true
 	}
-	return wantsReply(in.Opcode)
+	return false
 }
 
 // moveTo puts the calling thread onto a processor, if it may run there.

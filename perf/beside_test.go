@@ -27,6 +27,21 @@ func TestParseProcessor(t *testing.T) {
 	}
 }
 
+// TestLooksWhileClientWaits checks that no process is looked at which may end meanwhile.
+func TestLooksWhileClientWaits(t *testing.T) {
+	for kind, name := range opcodeNames {
+		switch name {
+		case "FORGET", "BATCH_FORGET", "RELEASE", "RELEASEDIR", "READ", "WRITE", "FLUSH", "INTERRUPT", "NOTIFY_REPLY", "INIT", "DESTROY":
+			if waitsFor(uint32(kind)) {
+				t.Errorf("a client is looked at that may not wait for the answer to %s", name)
+			}
+		}
+	}
+	if !waitsFor(opLookup) {
+		t.Error("no client is looked at for LOOKUP")
+	}
+}
+
 // pinned runs f on a thread that stays on a processor.
 func pinned(t *testing.T, processor int32, f func()) {
 	runtime.LockOSThread()

@@ -9,13 +9,20 @@ import (
 
 // The request kinds, by the numbers of enum fuse_opcode in include/uapi/linux/fuse.h, that the loop itself knows.
 const (
+	opLookup      = 1
 	opForget      = 2
+	opGetAttr     = 3
+	opSetAttr     = 4
+	opMknod       = 8
+	opUnlink      = 10
+	opOpen        = 14
 	opRead        = 15
 	opWrite       = 16
 	opGetXAttr    = 22
 	opListXAttr   = 23
 	opInit        = 26
 	opReadDir     = 28
+	opCreate      = 35
 	opInterrupt   = 36
 	opIoctl       = 39
 	opNotifyReply = 41

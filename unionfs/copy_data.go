@@ -32,6 +32,9 @@ func copyData(cancel <-chan struct{}, from, to int, size int64) error {
 		}
 		off = end
 	}
+	if c.end == size {
+		return nil
+	}
 	return unix.Ftruncate(to, size)
 }
 
@@ -55,6 +58,7 @@ func nextData(fd int, off, size int64) (start, end int64, err error) {
 type dataCopy struct {
 	cancel   <-chan struct{}
 	from, to int
+	end      int64  // of what was written last
 	plain    bool   // copy_file_range does not work between the two
 	buf      []byte // for plain copying
 }
@@ -78,6 +82,7 @@ func (c *dataCopy) extent(start, end int64) error {
 			return nil // shorter than it said
 		}
 		off += int64(n)
+		c.end = off
 	}
 	return nil
 }

@@ -84,6 +84,7 @@ type copyUp struct {
 	metaOnly bool
 
 	st     unix.Statx_t // of the lower inode
+	made   unix.Statx_t // of the copy, as it was made
 	temp   string       // name in the work directory, empty once published
 	fd     int          // the copy, open, of a regular file
 	ino    uint64       // of the copy
@@ -130,7 +131,8 @@ func (c *copyUp) make() (err error) {
 	work := c.f.upper.work
 	switch uint32(c.st.Mode) & unix.S_IFMT {
 	case unix.S_IFREG:
-		c.fd, err = unix.Openat(work, c.temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0600)
+		mode := uint32(c.st.Mode)&0777 | 0600
+		c.fd, err = unix.Openat(work, c.temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NOFOLLOW, mode)
 	case unix.S_IFDIR:
 		err = unix.Mkdirat(work, c.temp, 0700)
 	case unix.S_IFLNK:
@@ -144,9 +146,8 @@ func (c *copyUp) make() (err error) {
 	if err != nil {
 		return err
 	}
-	var st unix.Statx_t
-	err = layers.Stat(c.place().File, c.temp, &st)
-	c.ino = st.Ino
+	err = layers.Stat(c.place().File, c.temp, &c.made)
+	c.ino = c.made.Ino
 	return err
 }
 
@@ -173,19 +174,21 @@ func (c *copyUp) copyData() error {
 
 // copyMetadata gives the copy the owner, xattrs, mode and times of the lower file.
 func (c *copyUp) copyMetadata() error {
-	return c.f.copyAttributes(c.from, c.place(), &c.st, c.modeToMove())
+	return c.f.copyAttributes(c.from, c.place(), &c.st, &c.made, c.modeToMove())
 }
 
-// copyAttributes gives what is built at a place the attributes of an inode, with a mode that may differ. The owner comes
-// first, since changing it drops capabilities and set-id bits; the times last.
-func (f *FS) copyAttributes(from, to place, st *unix.Statx_t, mode uint32) error {
-	if err := unix.Fchownat(to.FD, to.name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return err
+// copyAttributes gives what is built at a place, and was made with the attributes made, those of an inode, with a mode that may
+// differ. The owner comes first, since changing it drops capabilities and set-id bits; the times last.
+func (f *FS) copyAttributes(from, to place, st, made *unix.Statx_t, mode uint32) error {
+	if st.Uid != made.Uid || st.Gid != made.Gid {
+		if err := unix.Fchownat(to.FD, to.name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
 	}
 	if err := f.copyXattrs(from, to); err != nil {
 		return err
 	}
-	if uint32(st.Mode)&unix.S_IFMT != unix.S_IFLNK {
+	if uint32(st.Mode)&unix.S_IFMT != unix.S_IFLNK && mode != uint32(made.Mode)&07777 {
 		if err := chmod(to, mode); err != nil {
 			return err
 		}

@@ -390,11 +390,10 @@ func (f *FS) makeCleared(from place, temp string) (ino uint64, err error) {
 	if err := f.setOpaque(at); err != nil { // before the mode, which may withhold the right to set it
 		return 0, err
 	}
-	if err := f.copyAttributes(from, at, &st, uint32(st.Mode)&07777); err != nil {
+	if err := layers.Stat(at.File, temp, &made); err != nil {
 		return 0, err
 	}
-	err = layers.Stat(at.File, temp, &made)
-	return made.Ino, err
+	return made.Ino, f.copyAttributes(from, at, &st, &made, uint32(st.Mode)&07777)
 }
 
 // cleared follows clearWhiteouts in memory. It does so at once, since the rename for which the directory was cleared may

@@ -67,7 +67,7 @@ func (w memory) Run(ctx context.Context, b *Bed) error {
 }
 
 // returnsMemoryWithin is how long a server gets to give memory back to the system.
-const returnsMemoryWithin = 3 * time.Second
+const returnsMemoryWithin = 10 * time.Second
 
 func recordResident(b *Bed, figure string) error {
 	bytes, err := b.Mount.Daemon.Resident()

@@ -89,6 +89,9 @@ func TestRenameThoughWhiteoutsStay(t *testing.T) {
 // A rename may still fail when the directory that it replaces has been cleared of its whiteouts. That directory is then
 // another inode, which can be used, and merges with nothing.
 func TestClearedDirectoryLivesOn(t *testing.T) {
+	if os.Geteuid() != 0 || inUserNamespace() {
+		t.Skip("sets trusted xattrs and removes whiteouts, which takes root in the initial user namespace")
+	}
 	d := makeDirs(t, "")
 	write(t, d.lower+"/dir/file", "lower")
 	if err := errors.Join(os.Mkdir(d.upper+"/dir", 0o755), unix.Mknod(d.upper+"/dir/file", unix.S_IFCHR, 0)); err != nil {

@@ -1,6 +1,9 @@
 package perf
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 const (
 	// tick is how often the monitor looks while there are requests. A handler loses the reading after one to two of them:
@@ -77,7 +80,7 @@ func (c *Conn) relieve() {
 	w := &c.crew
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, l := range append([]*loop(nil), w.readers...) {
+	for _, l := range slices.Clone(w.readers) {
 		if handling(l.seen) && l.turn.CompareAndSwap(l.seen, l.seen+1) {
 			c.counters.handovers.Add(1)
 			w.dismissLocked(l)

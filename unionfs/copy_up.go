@@ -87,7 +87,6 @@ type copyUp struct {
 	made   unix.Statx_t // of the copy, as it was made
 	temp   string       // name in the work directory, empty once published
 	fd     int          // the copy, open, of a regular file
-	ino    uint64       // of the copy
 	traced bool         // overlay.origin says where it came from
 	broken bool         // it is no longer the same file as the other names of the lower one
 	index  string       // name that it gets in the index, empty for none
@@ -146,9 +145,7 @@ func (c *copyUp) make() (err error) {
 	if err != nil {
 		return err
 	}
-	err = layers.Stat(c.place().File, c.temp, &c.made)
-	c.ino = c.made.Ino
-	return err
+	return layers.Stat(c.place().File, c.temp, &c.made)
 }
 
 // copyData copies a regular file's data, or gives the copy its size alone.
@@ -362,16 +359,16 @@ func (c *copyUp) settle(parent *node, name string) {
 	} else if n.ext != nil {
 		n.ext.metacopy, n.ext.data = false, nil
 	}
-	n.upper.Store(c.ino)
+	n.upper.Store(c.made.Ino)
 	if c.index != "" {
 		n.extraLocked().index = c.index
 	}
 	if c.broken {
-		n.ino.Store(f.stack.Ino(f.stack.Upper.Dev(), c.ino))
+		n.ino.Store(f.stack.Ino(f.stack.Upper.Dev(), c.made.Ino))
 	}
 	if parent != nil && parent.dir.listing != nil {
 		if e := parent.dir.listing.Find(name); e != nil {
-			parent.dir.listing.CopiedUp(e, c.ino)
+			parent.dir.listing.CopiedUp(e, c.made.Ino)
 		}
 	}
 	f.tree.Unlock()

@@ -153,7 +153,7 @@ func (f *FS) aclDropsSgid(n *node, attr string, caller *fuse.Caller) (bool, erro
 }
 
 // setDropsPrivileges remembers that a file's capabilities were removed. The kernel does so before a write, and then sends
-// the SETATTR that changeNothing has to understand.
+// the SETATTR that leaveSetID has to understand.
 func (f *FS) setDropsPrivileges(n *node, drops bool) (before bool) {
 	f.tree.Lock()
 	defer f.tree.Unlock()

@@ -353,13 +353,19 @@ func (l *lookup) walk(place *Place) (*located, error) {
 	}
 }
 
+// open opens a place, and returns nil where its layer has it no more.
+func (l *lookup) open(place *Place) (*File, error) {
+	dir, err := l.s.OpenDir(*place)
+	if err != nil && absent(err) {
+		return nil, nil
+	}
+	return dir, err
+}
+
 // seen finds a directory that is known to be one: of the places below the topmost, a merge keeps directories only.
 func (l *lookup) seen(place *Place) (*located, error) {
-	dir, err := l.s.OpenDir(*place)
-	if err != nil {
-		if absent(err) {
-			return nil, nil
-		}
+	dir, err := l.open(place)
+	if dir == nil {
 		return nil, err
 	}
 	return &located{file: dir, dir: place, name: l.name, mode: unix.S_IFDIR}, nil
@@ -371,11 +377,8 @@ func (l *lookup) step(place *Place, name string) (*located, error) {
 	if name == "" || name == "." || name == ".." {
 		return nil, unix.EACCES
 	}
-	dir, err := l.s.OpenDir(*place)
-	if err != nil {
-		if absent(err) {
-			return nil, nil
-		}
+	dir, err := l.open(place)
+	if dir == nil {
 		return nil, err
 	}
 	at := &located{file: dir, dir: place, name: name}

@@ -399,7 +399,7 @@ func (f *FS) completeMetacopy(cancel <-chan struct{}, n *node, limit int64) erro
 	if err := layers.Stat(p.File, p.name, &st); err != nil {
 		return err
 	}
-	fd, err := openForWriting(p)
+	fd, err := openPlace(p, unix.O_RDWR)
 	if err != nil {
 		return err
 	}
@@ -423,13 +423,6 @@ func (f *FS) completeMetacopy(cancel <-chan struct{}, n *node, limit int64) erro
 	f.copyUps.Add(1)
 	f.attributesChanged(n) // its times and its blocks
 	return nil
-}
-
-func openForWriting(p place) (int, error) {
-	if p.name == "" {
-		return unix.Open(procName(p), unix.O_RDWR|unix.O_CLOEXEC, 0)
-	}
-	return layers.OpenFile(p.File, p.name, unix.O_RDWR)
 }
 
 // fillMetacopy writes the data and puts back the capabilities that writing dropped. The time of modification stays as

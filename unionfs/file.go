@@ -351,7 +351,7 @@ func (f *FS) syncPlace(n *node) error {
 		return err
 	}
 	defer p.Release()
-	fd, err := layers.OpenFile(p.File, p.name, unix.O_RDONLY)
+	fd, err := openPlace(p, unix.O_RDONLY)
 	if err != nil {
 		return err
 	}

@@ -189,9 +189,9 @@ const capability = "security.capability"
 //
 // A user's chown may not drop the set-id bits of another's file (setattr_prepare), and its EPERM must not meet a writer. So
 // they are left to the WRITE that may follow. Only what the kernel writes past the server has to be seen to at once: a file
-// with set-id bits is not opened so, but may get them later.
+// with set-id bits is not opened so, but may get them later. What is no regular file is not written to, and gives the EPERM.
 func (f *FS) leaveSetID(n *node, caller *fuse.Caller) (bool, error) {
-	if n.kind != unix.S_IFREG {
+	if n.dir != nil {
 		return false, nil
 	}
 	beforeWrite := f.setDropsPrivileges(n, false)
@@ -202,7 +202,11 @@ func (f *FS) leaveSetID(n *node, caller *fuse.Caller) (bool, error) {
 	if err := f.stat(n, &st); err != nil {
 		return false, err
 	}
-	return st.Uid != caller.Uid && withoutSetID(&st, caller) != uint32(st.Mode) && !f.opens.passingThrough(n.id), nil
+	others := st.Uid != caller.Uid && withoutSetID(&st, caller) != uint32(st.Mode)
+	if others && n.kind != unix.S_IFREG {
+		return false, unix.EPERM
+	}
+	return others && !f.opens.passingThrough(n.id), nil
 }
 
 // chown changes the owner; a request that changes nothing is one to nobody. The layer's file system drops set-id bits and
@@ -220,7 +224,7 @@ func (f *FS) chown(p place, n *node, in *fuse.SetAttrIn, nothing bool) error {
 		}
 		return int(id)
 	}
-	if n.kind == unix.S_IFREG && in.Caller.Uid != 0 {
+	if n.dir == nil && n.kind != unix.S_IFLNK && in.Caller.Uid != 0 {
 		if err := dropForeignSgid(p, &in.Caller); err != nil {
 			return err
 		}

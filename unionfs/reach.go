@@ -51,6 +51,14 @@ type place struct {
 	name string
 }
 
+// openPlace opens the regular file that is at a place.
+func openPlace(p place, flags int) (int, error) {
+	if p.name == "" {
+		return unix.Open(procName(p), flags|unix.O_CLOEXEC, 0)
+	}
+	return layers.OpenFile(p.File, p.name, flags)
+}
+
 // upperPlace returns where a node is in the upper layer.
 func (f *FS) upperPlace(n *node) (place, error) {
 	f.tree.RLock()
@@ -204,7 +212,7 @@ func (f *FS) dataToWrite(n *node) (*layers.File, error) {
 		return nil, err
 	}
 	defer p.Release()
-	fd, err := openForWriting(p)
+	fd, err := openPlace(p, unix.O_RDWR)
 	if err != nil {
 		return nil, err
 	}

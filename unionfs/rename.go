@@ -351,9 +351,7 @@ func (r *rename) move() error {
 	err := unix.Renameat2(from.up.FD, from.name, to.up.FD, to.name, flags)
 	replacesDir := to.n != nil && to.n.dir != nil && !r.exchange
 	if replacesDir && (err == unix.ENOTEMPTY || err == unix.EEXIST) {
-		if err = r.f.clearWhiteouts(to); err == nil {
-			err = unix.Renameat2(from.up.FD, from.name, to.up.FD, to.name, flags)
-		}
+		err = r.moveOverWhiteouts(flags)
 	}
 	if err == nil && flags == unix.RENAME_EXCHANGE && !r.exchange && !from.covers {
 		_ = unix.Unlinkat(from.up.FD, from.name, 0)
@@ -361,20 +359,23 @@ func (r *rename) move() error {
 	return err
 }
 
-// clearWhiteouts replaces an upper directory that holds nothing but whiteouts by an empty, opaque one (ovl_clear_empty).
-func (f *FS) clearWhiteouts(x *renamed) error {
+// moveOverWhiteouts is move onto an upper directory that holds nothing but whiteouts: an empty, opaque one takes its place first
+// (ovl_clear_empty). Who has it open goes on with the one that was removed then.
+func (r *rename) moveOverWhiteouts(flags uint) error {
+	f, from, to := r.f, &r.from, &r.to
 	temp := f.upper.temp()
-	ino, err := f.makeCleared(place{x.up, x.name}, temp)
+	ino, err := f.makeCleared(place{to.up, to.name}, temp)
 	if err == nil {
-		err = unix.Renameat2(f.upper.work, temp, x.up.FD, x.name, unix.RENAME_EXCHANGE)
+		err = unix.Renameat2(f.upper.work, temp, to.up.FD, to.name, unix.RENAME_EXCHANGE)
 	}
 	if err != nil {
 		return f.orRemove(temp, err)
 	}
-	f.cleared(x, ino)
+	if err = unix.Renameat2(from.up.FD, from.name, to.up.FD, to.name, flags); err != nil {
+		f.cleared(to, ino)
+	}
 	f.discard(temp)
-	f.letGoNamed(x.n)
-	return f.keep(x.n)
+	return err
 }
 
 // makeCleared makes, under a name of the work directory, an opaque directory with the attributes of another.
@@ -396,8 +397,8 @@ func (f *FS) makeCleared(from place, temp string) (ino uint64, err error) {
 	return made.Ino, f.copyAttributes(from, at, &st, &made, uint32(st.Mode)&07777)
 }
 
-// cleared follows clearWhiteouts in memory. It does so at once, since the rename for which the directory was cleared may
-// fail, and the directory then lives on: another inode of the upper layer, which merges with nothing.
+// cleared follows in memory where the rename for which a directory was cleared has failed: the directory lives on, as another
+// inode of the upper layer, which merges with nothing.
 func (f *FS) cleared(x *renamed, ino uint64) {
 	d := x.n.dir
 	f.tree.Lock()

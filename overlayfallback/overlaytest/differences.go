@@ -3,7 +3,6 @@ package overlaytest
 import (
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 )
@@ -40,9 +39,6 @@ var Differences = []Excuse{
 	{"Opening an append-only or immutable file for writing", func(r Route, d Difference) bool {
 		return r.FUSE() && strings.HasPrefix(d.Where, `open "`) && d.Want == "EPERM" && d.Got == "ok"
 	}},
-	{"Set-id bits after root's chown of a file with capabilities to nobody", func(r Route, d Difference) bool {
-		return r.FUSE() && onlySetIDMore(d.Want, d.Got)
-	}},
 	{"A chown of another's file to nobody", func(r Route, d Difference) bool {
 		return r.FUSE() && strings.Contains(d.Where, "chown") && strings.Contains(d.Where, " -1:-1") && d.Want == "EPERM" && d.Got == "ok"
 	}},
@@ -56,14 +52,6 @@ var Differences = []Excuse{
 		return r.Name() == "stacked" && (strings.HasPrefix(d.Field, "d_ino") || strings.HasPrefix(d.Where, "same ") || d.Field == "inode" ||
 			slices.Contains([]string{"opaque", "impure", "origin"}, strings.TrimPrefix(strings.TrimPrefix(d.Field, "xattr "), TrustedOverlay)))
 	}},
-}
-
-// onlySetIDMore tells two octal modes of which the second has set-id bits more, and nothing else.
-func onlySetIDMore(want, got string) bool {
-	const setID = 0o6000
-	w, err1 := strconv.ParseUint(want, 8, 16)
-	g, err2 := strconv.ParseUint(got, 8, 16)
-	return err1 == nil && err2 == nil && len(want) == 4 && g&^w != 0 && g&^w&^setID == 0 && w&^g == 0
 }
 
 // refusals are the errnos by which the kernel refuses to touch a file whose owner is not mapped. FUSE can hand on no owner

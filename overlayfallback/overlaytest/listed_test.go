@@ -27,6 +27,7 @@ func TestListed(t *testing.T) {
 		{"mount_inside_a_layer", "fuse", plain, mountInside, func(root string) string { return statSize(root, "d/inside") }, "ENOENT", "6"},
 		{"seek_holes_with_writeback", "fuse,writeback", plain, nil, seekPastHole, "1048576", "0"},
 		{"seek_in_a_directory", "fuse", plain, nil, seekDirectory, "not its size", "its size"},
+		{"chown_to_nobody_with_capabilities", "fuse", plain, nil, chownToNobody, "755", "6755"},
 		{"redirected_twice", "fuse", twice, nil, lookUpTwice, "ESTALE", "ok"},
 	} {
 		t.Run(l.name, l.run)
@@ -81,6 +82,29 @@ func statSize(root, name string) string {
 		return Errno(err)
 	}
 	return fmt.Sprint(st.Size)
+}
+
+// chownToNobody is root's chown without an owner of a file with set-id bits and capabilities.
+func chownToNobody(root string) string {
+	at := filepath.Join(root, "new")
+	fd, err := unix.Open(at, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return Errno(err)
+	}
+	defer unix.Close(fd)
+	for _, err := range []error{
+		unix.Setxattr(at, capabilityXattr, []byte(capability), 0), unix.Fchmod(fd, 0o6755),
+		unix.Removexattr(at, capabilityXattr), unix.Fchown(fd, -1, -1),
+	} {
+		if err != nil {
+			return Errno(err)
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return Errno(err)
+	}
+	return fmt.Sprintf("%o", st.Mode&0o7777)
 }
 
 // lookUpTwice looks at a lower directory, and then at one of the upper that is redirected to it.

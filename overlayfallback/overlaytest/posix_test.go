@@ -166,7 +166,12 @@ func modeCases() []Case {
 		on("suid_cleared_by_open_trunc", setIDCleared(func(r *Run, name string, _ int) { r.Open(name, unix.O_WRONLY|unix.O_TRUNC, 0) })),
 		on("suid_cleared_by_fallocate", setIDCleared(func(r *Run, _ string, fd int) { r.Fallocate(fd, 0, 0, 10_000) })),
 		on("suid_cleared_by_chown", setIDCleared(func(r *Run, name string, _ int) { r.Chown(name, -1, 1001) })),
-		on("suid_cleared_by_chown_same", setIDCleared(func(r *Run, name string, _ int) { r.Chown(name, -1, -1) })),
+		on("suid_cleared_by_owners_chown_same", setIDClearedBy(user, func(r *Run, name string, _ int) { r.Chown(name, -1, -1) })),
+		on("suid_cleared_by_roots_chown_same", both(func(r *Run, name string) {
+			r.Chmod(name, 0o6755)
+			r.Chown(name, -1, -1)
+			r.Stat(name)
+		})),
 		on("suid_kept_from_others_chown", func(r *Run) {
 			for i, mode := range []uint32{0o4755, 0o2755, 0o2644, 0o755} {
 				for _, gid := range []int{0, 1001} {
@@ -197,6 +202,32 @@ func modeCases() []Case {
 				}
 			}
 		}},
+		on("suid_of_special_files", func(r *Run) {
+			for _, mode := range []uint32{unix.S_IFIFO | 0o6755, unix.S_IFSOCK | 0o2644, unix.S_IFCHR | 0o6645} {
+				name := fmt.Sprintf("special%o", mode)
+				r.Mknod(name, mode, 1, 3)
+				for _, uid := range []int{0, 1000} {
+					for _, id := range []Identity{user, {}} {
+						r.Chown(name, uid, 1002)
+						r.Chmod(name, mode)
+						As(id, func() { r.Chown(name, -1, -1) })
+						r.Stat(name)
+					}
+				}
+			}
+		}),
+		on("sgid_kept_by_default_acl", func(r *Run) {
+			for _, name := range []string{"setgid", "updir"} {
+				r.Chown(name, 1000, 0)
+				r.Chmod(name, 0o2777)
+				As(user, func() { r.SetXattr(name, "system.posix_acl_default", acl("u::rwx,g::r-x,o::r-x"), 0) })
+				r.Stat(name)
+				As(user, func() { r.RemoveXattr(name, "system.posix_acl_default") })
+				r.Stat(name)
+				As(user, func() { r.SetXattr(name, "system.posix_acl_access", acl("u::rwx,g::r-x,o::r-x"), 0) })
+				r.Stat(name)
+			}
+		}),
 		{Name: "suid_kept_from_others_chown_below", Set: Set{Lower: []Layer{{{Path: "d/low", Kind: File, Mode: 0o2755}}}}, Run: func(r *Run) {
 			As(user, func() { r.Chown("d/low", -1, -1) })
 			r.Stat("d/low")
@@ -261,26 +292,32 @@ func modeCases() []Case {
 // setIDCleared runs a change by root and by the owner on files with set-id bits and a capability, below and in the upper.
 func setIDCleared(change func(r *Run, name string, fd int)) func(*Run) {
 	return func(r *Run) {
+		setIDClearedBy(Identity{}, change)(r)
+		setIDClearedBy(user, change)(r)
+	}
+}
+
+// setIDClearedBy is setIDCleared by one of the two.
+func setIDClearedBy(id Identity, change func(r *Run, name string, fd int)) func(*Run) {
+	return func(r *Run) {
 		for _, mode := range []uint32{0o6755, 0o6745, 0o2644} {
-			for _, id := range []Identity{{}, user} {
-				for _, below := range []bool{true, false} {
-					name := fmt.Sprintf("f%o-%d-%v", mode, id.UID, below)
-					if below {
-						r.Link("low", name)
-						name = "low"
-					} else {
-						r.WriteFile(name, strings.Repeat("content", 20))
-					}
-					r.Chown(name, 1000, 1000)
-					r.SetXattr(name, "security.capability", capability, 0)
-					r.Chmod(name, mode)
-					As(id, func() {
-						fd := r.Open(name, unix.O_RDWR, 0)
-						change(r, name, fd)
-					})
-					r.Stat(name)
-					r.GetXattr(name, "security.capability")
+			for _, below := range []bool{true, false} {
+				name := fmt.Sprintf("f%o-%d-%v", mode, id.UID, below)
+				if below {
+					r.Link("low", name)
+					name = "low"
+				} else {
+					r.WriteFile(name, strings.Repeat("content", 20))
 				}
+				r.Chown(name, 1000, 1000)
+				r.SetXattr(name, capabilityXattr, capability, 0)
+				r.Chmod(name, mode)
+				As(id, func() {
+					fd := r.Open(name, unix.O_RDWR, 0)
+					change(r, name, fd)
+				})
+				r.Stat(name)
+				r.GetXattr(name, capabilityXattr)
 			}
 		}
 	}

@@ -24,6 +24,24 @@ func dataCases() []Case {
 				r.seeks(fd)
 			}
 		}),
+		on("seek_holes_written_directly", func(r *Run) {
+			buffered := r.Open("new", unix.O_RDWR|unix.O_CREAT, 0o644)
+			r.Pwrite(buffered, 4096, strings.Repeat("b", 8192))
+			r.Fallocate(buffered, unix.FALLOC_FL_ZERO_RANGE, 100, 20_000)
+			direct := r.Open("new", unix.O_RDWR|unix.O_DIRECT, 0)
+			r.Pwrite(direct, 0, strings.Repeat("d", 4096))
+			at, err := unix.Seek(direct, 0, unix.SEEK_HOLE)
+			r.Err("seek", err)
+			r.Note("hole at", at)
+		}),
+		withOptions(on("sync_unlinked", both(func(r *Run, name string) {
+			fd := r.Open(name, unix.O_RDONLY, 0)
+			r.Err("futimens", futimens(fd, [2]unix.Timespec{{Sec: 5}, {Sec: 6}}))
+			r.Unlink(name)
+			r.Err("fdatasync", unix.Fdatasync(fd))
+			r.Err("fsync", unix.Fsync(fd))
+			r.Fstat(fd)
+		})), "metacopy=on", "redirect_dir=on"),
 		on("fallocate_modes", both(func(r *Run, name string) {
 			fd := r.Open(name, unix.O_RDWR, 0)
 			r.Pwrite(fd, 0, strings.Repeat("0123456789abcdef", 2048))

@@ -284,6 +284,17 @@ func renameCases() []Case {
 			r.Rename("lowdir", "lowdir/inside", 0)
 			r.Rename("merged/sub", "merged", 0)
 		},
+		"over_open_directory": func(r *Run) {
+			whiteouts := r.Open("merged/sub", unix.O_PATH|unix.O_DIRECTORY, 0)
+			r.Unlink("merged/sub/x")
+			r.Mkdir("d", 0o755)
+			r.Rename("d", "merged/sub", 0)
+			r.Fstat(whiteouts)
+			r.List("merged/sub")
+			empty := r.Open("empty", unix.O_PATH|unix.O_DIRECTORY, 0)
+			r.Rename("updir", "empty", 0)
+			r.Fstat(empty)
+		},
 		"over_hard_link": func(r *Run) {
 			r.Link("upper", "u2")
 			r.Rename("upper", "u2", 0)

@@ -1,9 +1,7 @@
 package perf
 
 import (
-	"bytes"
 	"slices"
-	"strconv"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -129,41 +127,12 @@ func ownProcessor() int32 {
 	return int32(p)
 }
 
-// processorOf is where a thread runs or ran last, by the 39th field of its stat file (proc_pid_stat(5)), and anywhere where
-// that is not to be known.
-func processorOf(pid uint32) int32 {
-	var path [32]byte
-	name := append(strconv.AppendUint(append(path[:0], "/proc/"...), uint64(pid), 10), "/stat\x00"...)
-	fd, _, errno := syscall.Syscall6(syscall.SYS_OPENAT, ^uintptr(99), uintptr(unsafe.Pointer(&name[0])), syscall.O_RDONLY|syscall.O_CLOEXEC, 0, 0, 0)
-	if errno != 0 {
+// processorOf is where a thread runs or ran last, and anywhere where that is not to be known.
+func processorOf(thread uint32) int32 {
+	const processor = 39 // task_cpu
+	n, ok := threadStat(thread, processor)
+	if !ok {
 		return anywhere
 	}
-	defer syscall.Close(int(fd))
-	var buf [1024]byte
-	n, err := syscall.Read(int(fd), buf[:])
-	if err != nil {
-		return anywhere
-	}
-	return parseProcessor(buf[:n])
-}
-
-// parseProcessor finds the field in a stat file, whose second one, in parentheses, may hold anything.
-func parseProcessor(stat []byte) int32 {
-	const field, afterName = 39, 3
-	rest := stat[bytes.LastIndexByte(stat, ')')+1:]
-	for i := afterName; ; i++ {
-		rest = bytes.TrimLeft(rest, " ")
-		word, more, found := bytes.Cut(rest, []byte(" "))
-		if i == field {
-			n, err := strconv.ParseInt(string(word), 10, 32)
-			if err != nil {
-				return anywhere
-			}
-			return int32(n)
-		}
-		if !found {
-			return anywhere
-		}
-		rest = more
-	}
+	return int32(n)
 }

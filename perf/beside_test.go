@@ -11,22 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestParseProcessor(t *testing.T) {
-	const before = " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 17 "
-	for stat, want := range map[string]int32{
-		"12 (sh)" + before + "5 0 0 0\n":              5,
-		"12 (a b) R 99 (c)" + before + "63 0 0\n":     63,
-		"12 (sh) S 1 2 3":                             anywhere,
-		"12 (sh)" + before + "x 0 0":                  anywhere,
-		"12 (sh)" + before + "99999999999999999999 0": anywhere,
-		"": anywhere,
-	} {
-		if got := parseProcessor([]byte(stat)); got != want {
-			t.Errorf("parseProcessor(%q) = %d, want %d", stat, got, want)
-		}
-	}
-}
-
 // TestLooksWhileClientWaits checks that no process is looked at which may end meanwhile.
 func TestLooksWhileClientWaits(t *testing.T) {
 	for kind, name := range opcodeNames {

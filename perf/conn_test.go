@@ -145,22 +145,6 @@ func TestMaxLoops(t *testing.T) {
 	}
 }
 
-// TestInterrupt kills a process that waits for a slow request: the handler must learn of it.
-func TestInterrupt(t *testing.T) {
-	m := mountMemFS(t, Config{})
-	stat := startProcess(t, "stat", m.path("slow"))
-	<-m.entered
-	if err := stat.Process.Signal(unix.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := stat.Wait(); err == nil {
-		t.Error("stat was not killed")
-	}
-	if n := m.canceled.Load(); n != 1 {
-		t.Errorf("%d handlers were cancelled, want 1", n)
-	}
-}
-
 func TestPanicFailsTheRequestOnly(t *testing.T) {
 	var log bytes.Buffer
 	m := mountMemFS(t, Config{Log: textLog(&log)})

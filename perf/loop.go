@@ -21,8 +21,9 @@ type loop struct {
 	// number even. Each request changes it, so the monitor can tell a slow request from a second one.
 	turn atomic.Uint64
 	seen uint64 // turn at the monitor's last look; the monitor's own
-	// unique is the number of the request being handled, 0 if none.
+	// unique is the number of the request being handled, 0 if none; caller is the thread that sent it, stored before.
 	unique atomic.Uint64
+	caller atomic.Uint32
 
 	waiter
 	beside
@@ -161,6 +162,11 @@ func (c *Conn) stop(errno syscall.Errno) {
 func (l *loop) answer(n int) {
 	c := l.conn
 	in := l.request()
+	if in.Opcode == opInterrupt && c.holdBack(in) {
+		c.counters.count(in.Opcode, n, 0, false)
+		return
+	}
+	l.caller.Store(in.Pid)
 	l.unique.Store(in.Unique)
 	defer l.unique.Store(0)
 	start := time.Now()

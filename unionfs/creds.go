@@ -106,6 +106,34 @@ func supplementaryGroups(pid uint32) []uint32 {
 	return groups
 }
 
+// mayWriteTo reports whether a process has a file of an inode number open for writing. Of one that is not seen from here it is
+// assumed.
+func mayWriteTo(pid uint32, ino uint64) bool {
+	dir := "/proc/" + strconv.FormatUint(uint64(pid), 10) + "/fdinfo/"
+	descriptors, err := os.ReadDir(dir)
+	if err != nil {
+		return true
+	}
+	for _, d := range descriptors {
+		info, err := os.ReadFile(dir + d.Name())
+		if err == nil && descriptorField(info, "ino:", 10) == ino && descriptorField(info, "flags:", 8)&unix.O_ACCMODE != unix.O_RDONLY {
+			return true
+		}
+	}
+	return false
+}
+
+// descriptorField is a number of what the kernel tells of a descriptor (proc_pid_fdinfo(5)), 0 for none.
+func descriptorField(info []byte, name string, base int) uint64 {
+	for line := range strings.Lines(string(info)) {
+		if value, ok := strings.CutPrefix(line, name); ok {
+			n, _ := strconv.ParseUint(strings.TrimSpace(value), base, 64)
+			return n
+		}
+	}
+	return 0
+}
+
 // withoutSetID is a file's mode without its set-user-id bit, and without its set-group-id bit where its group may execute it
 // or the caller is not of its group (setattr_should_drop_suidgid).
 func withoutSetID(st *unix.Statx_t, caller *fuse.Caller) uint32 {

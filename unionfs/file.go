@@ -99,6 +99,9 @@ func (f *FS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Rea
 	if err != nil {
 		return nil, status(err)
 	}
+	if in.Flags&unix.O_DIRECT != 0 {
+		file = f.direct(file)
+	}
 	return &readResult{file: file, off: int64(in.Offset), size: int(in.Size)}, fuse.OK
 }
 
@@ -165,6 +168,9 @@ func (f *FS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	n, file, err := f.writableData(cancel, in.NodeId)
 	if err != nil {
 		return 0, status(err)
+	}
+	if in.Flags&unix.O_DIRECT != 0 && in.WriteFlags&fuse.WRITE_CACHE == 0 {
+		file = f.direct(file)
 	}
 	defer file.Release()
 	if err := f.beforeWrite(n, file, in); err != nil {

@@ -187,9 +187,9 @@ const capability = "security.capability"
 // after it has removed a file's capabilities for a write (ATTR_KILL_PRIV), even root's, with which set-id bits stay: root's
 // chown, which cannot be told apart where a file has both, is by far the rarer.
 //
-// A user's chown may not drop the set-id bits of another's file (setattr_prepare), and its EPERM must not meet a writer. So
-// they are left to the WRITE that may follow. Only what the kernel writes past the server has to be seen to at once: a file
-// with set-id bits is not opened so, but may get them later. What is no regular file is not written to, and gives the EPERM.
+// A user's chown may not drop the set-id bits of another's file (setattr_prepare), and its EPERM must not meet a writer: who has
+// the file open for writing is taken for one, and the bits are left to the WRITE that may follow. Only what the kernel writes past
+// the server has to be seen to at once: a file with set-id bits is not opened so, but may get them later.
 func (f *FS) leaveSetID(n *node, caller *fuse.Caller) (bool, error) {
 	if n.dir != nil {
 		return false, nil
@@ -202,11 +202,13 @@ func (f *FS) leaveSetID(n *node, caller *fuse.Caller) (bool, error) {
 	if err := f.stat(n, &st); err != nil {
 		return false, err
 	}
-	others := st.Uid != caller.Uid && withoutSetID(&st, caller) != uint32(st.Mode)
-	if others && n.kind != unix.S_IFREG {
+	switch {
+	case st.Uid == caller.Uid || withoutSetID(&st, caller) == uint32(st.Mode):
+		return false, nil
+	case n.kind != unix.S_IFREG || !mayWriteTo(caller.Pid, st.Ino):
 		return false, unix.EPERM
 	}
-	return others && !f.opens.passingThrough(n.id), nil
+	return !f.opens.passingThrough(n.id), nil
 }
 
 // chown changes the owner; a request that changes nothing is one to nobody. The layer's file system drops set-id bits and

@@ -112,9 +112,12 @@ func TestClearedDirectoryLivesOn(t *testing.T) {
 	}
 	defer up.Release()
 	before := n.upper.Load()
-	if err := f.clearWhiteouts(&renamed{dir: f.root, name: "dir", n: n, up: up}); err != nil {
+	x := renamed{dir: f.root, name: "dir", n: n, up: up}
+	ino, err := f.clearWhiteouts(&x)
+	if err != nil {
 		t.Fatal(err)
 	}
+	f.cleared(&x, ino)
 	var st unix.Statx_t
 	if err := f.statReal(n, &st); err != nil || st.Ino == before || st.Ino != n.upper.Load() {
 		t.Errorf("the inode was %d and is %d, in memory %d, %v", before, st.Ino, n.upper.Load(), err)
@@ -130,7 +133,7 @@ func TestClearedDirectoryLivesOn(t *testing.T) {
 	if _, err := os.Lstat(d.upper + "/dir/new"); err != nil {
 		t.Error(err)
 	}
-	r := rename{f: f, from: renamed{dir: f.root, name: "dir", n: n, up: up}, to: renamed{dir: f.root, name: "moved"}}
+	r := rename{f: f, from: x, to: renamed{dir: f.root, name: "moved"}}
 	if err := r.mark(); err != nil {
 		t.Fatal(err)
 	}

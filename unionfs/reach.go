@@ -199,6 +199,27 @@ func (f *FS) data(n *node) (*layers.File, error) {
 	return nil, unix.ESTALE
 }
 
+// direct exchanges a file's open data for the same opened with O_DIRECT, where its file system offers that. So what a program
+// reads and writes past the page cache is read and written so in the layer, under that file system's rules of alignment.
+func (f *FS) direct(file *layers.File) *layers.File {
+	key := file.DirectKey()
+	direct := f.stack.Cache.Get(key)
+	if direct == nil {
+		flags, err := unix.FcntlInt(uintptr(file.FD), unix.F_GETFL, 0)
+		if err != nil {
+			return file
+		}
+		const kept = unix.O_ACCMODE | unix.O_NOATIME
+		fd, err := unix.Open(procName(place{file, ""}), flags&kept|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return file
+		}
+		direct = f.stack.Cache.Put(key, fd, file.Writable)
+	}
+	file.Release()
+	return direct
+}
+
 // dataToWrite is data, for who is going to change a file that is in the upper layer. One that could only be opened for reading
 // is tried again: its file system may allow it by now, and says why where it does not.
 func (f *FS) dataToWrite(n *node) (*layers.File, error) {

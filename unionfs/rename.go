@@ -359,23 +359,30 @@ func (r *rename) move() error {
 	return err
 }
 
-// moveOverWhiteouts is move onto an upper directory that holds nothing but whiteouts: an empty, opaque one takes its place first
-// (ovl_clear_empty). Who has it open goes on with the one that was removed then.
+// moveOverWhiteouts is move onto an upper directory that holds nothing but whiteouts. Who has that open goes on with it, although
+// it is gone before the rename.
 func (r *rename) moveOverWhiteouts(flags uint) error {
-	f, from, to := r.f, &r.from, &r.to
-	temp := f.upper.temp()
-	ino, err := f.makeCleared(place{to.up, to.name}, temp)
-	if err == nil {
-		err = unix.Renameat2(f.upper.work, temp, to.up.FD, to.name, unix.RENAME_EXCHANGE)
-	}
+	from, to := &r.from, &r.to
+	ino, err := r.f.clearWhiteouts(to)
 	if err != nil {
-		return f.orRemove(temp, err)
+		return err
 	}
 	if err = unix.Renameat2(from.up.FD, from.name, to.up.FD, to.name, flags); err != nil {
-		f.cleared(to, ino)
+		r.f.cleared(to, ino)
+	}
+	return err
+}
+
+// clearWhiteouts replaces an upper directory that holds nothing but whiteouts by an empty, opaque one (ovl_clear_empty), and
+// returns the inode number of that.
+func (f *FS) clearWhiteouts(x *renamed) (ino uint64, err error) {
+	temp := f.upper.temp()
+	ino, err = f.makeCleared(place{x.up, x.name}, temp)
+	if err == nil {
+		err = unix.Renameat2(f.upper.work, temp, x.up.FD, x.name, unix.RENAME_EXCHANGE)
 	}
 	f.discard(temp)
-	return err
+	return ino, err
 }
 
 // makeCleared makes, under a name of the work directory, an opaque directory with the attributes of another.

@@ -27,7 +27,10 @@ func TestListed(t *testing.T) {
 		{"mount_inside_a_layer", "fuse", plain, mountInside, func(root string) string { return statSize(root, "d/inside") }, "ENOENT", "6"},
 		{"seek_holes_with_writeback", "fuse,writeback", plain, nil, seekPastHole, "1048576", "0"},
 		{"seek_in_a_directory", "fuse", plain, nil, seekDirectory, "not its size", "its size"},
+		{"direct_from_any_memory", "fuse", plain, nil, writeFromAnyMemory, "EINVAL", "ok"},
 		{"chown_to_nobody_with_capabilities", "fuse", plain, nil, chownToNobody, "755", "6755"},
+		{"chown_to_nobody_while_writing", "fuse", plain, nil, chownWhileWriting, "EPERM 6755", "ok 6755"},
+		{"link_after_acl", "fuse", plain, nil, linkAfterACL, "EPERM", "EACCES"},
 		{"redirected_twice", "fuse", twice, nil, lookUpTwice, "ESTALE", "ok"},
 	} {
 		t.Run(l.name, l.run)
@@ -105,6 +108,54 @@ func chownToNobody(root string) string {
 		return Errno(err)
 	}
 	return fmt.Sprintf("%o", st.Mode&0o7777)
+}
+
+// chownWhileWriting is a user's chown without an owner of root's file with set-id bits, by a process that has it open for writing.
+func chownWhileWriting(root string) (result string) {
+	fd, err := unix.Open(filepath.Join(root, "new"), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o644)
+	if err == nil {
+		defer unix.Close(fd)
+		err = unix.Fchmod(fd, 0o6755)
+	}
+	if err != nil {
+		return Errno(err)
+	}
+	As(user, func() { result = Errno(unix.Fchown(fd, -1, -1)) })
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return Errno(err)
+	}
+	return fmt.Sprintf("%s %o", result, st.Mode&0o7777)
+}
+
+// linkAfterACL lets a user link a file that has become an executable set-group-id one by an ACL, in a directory that is not the
+// user's.
+func linkAfterACL(root string) (errno string) {
+	at := filepath.Join(root, "new")
+	fd, err := unix.Open(at, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o644)
+	if err == nil {
+		defer unix.Close(fd)
+		err = unix.Fchmod(fd, 0o2644)
+	}
+	if err == nil {
+		err = unix.Setxattr(at, "system.posix_acl_access", []byte(acl("u::rwx,u:1000:rwx,g::r-x,m::rwx,o::---")), 0)
+	}
+	if err != nil {
+		return Errno(err)
+	}
+	As(user, func() { errno = Errno(unix.Link(at, at+"-link")) })
+	return errno
+}
+
+// writeFromAnyMemory writes a block with O_DIRECT that lies on no block in memory.
+func writeFromAnyMemory(root string) string {
+	fd, err := unix.Open(filepath.Join(root, "new"), unix.O_RDWR|unix.O_CREAT|unix.O_DIRECT|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return Errno(err)
+	}
+	defer unix.Close(fd)
+	_, err = unix.Pwrite(fd, buffer(2 * 4096)[1:4097], 0)
+	return Errno(err)
 }
 
 // lookUpTwice looks at a lower directory, and then at one of the upper that is redirected to it.

@@ -14,6 +14,10 @@ type drawer struct {
 	dirs  map[int][]string // by thread: paths that are likely to be directories
 	open  map[int][]int    // by thread: slots that are likely to be open
 	op    Op
+
+	// The program looks for data and holes; else it allocates blocks without writing them. Of such, what has been read into memory
+	// counts as data, and how much is read ahead is not the same: a listed difference.
+	seeksHoles bool
 }
 
 // threads is the number of threads whose operations may run beside each other, each in a directory of its own.
@@ -23,6 +27,7 @@ const threads = 2
 // operations belongs to threads, each of which keeps to its own directory, so that their order does not matter.
 func DrawProgram(seed uint64, n int, s Set) Program {
 	d := &drawer{generator: &generator{Rand: rand.New(rand.NewPCG(seed, 0x0b5))}, open: map[int][]int{}}
+	d.seeksHoles = d.one(2)
 	files, dirs := s.paths()
 	d.files, d.dirs = map[int][]string{0: files}, map[int][]string{0: append(dirs, ".")}
 	for i := 1; i <= threads; i++ {
@@ -193,7 +198,10 @@ func drawWrite(d *drawer) {
 
 func drawSeek(d *drawer) {
 	drawSlot(d)
-	d.op.Flags = pick(d.generator, unix.SEEK_SET, unix.SEEK_SET, unix.SEEK_END, unix.SEEK_CUR, unix.SEEK_DATA, unix.SEEK_HOLE)
+	d.op.Flags = pick(d.generator, unix.SEEK_SET, unix.SEEK_END, unix.SEEK_CUR)
+	if d.seeksHoles {
+		d.op.Flags = pick(d.generator, d.op.Flags, unix.SEEK_DATA, unix.SEEK_HOLE)
+	}
 	d.op.Off = pick[int64](d.generator, 0, 0, 1, 100, 4096, 5000, 100_000, -1)
 }
 
@@ -210,8 +218,11 @@ func drawTruncate(d *drawer) {
 // drawFallocate leaves COLLAPSE_RANGE and INSERT_RANGE out: FUSE has neither.
 func drawFallocate(d *drawer) {
 	drawRange(d)
-	d.op.Flags = pick(d.generator, 0, 0, unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_KEEP_SIZE|unix.FALLOC_FL_PUNCH_HOLE,
-		unix.FALLOC_FL_ZERO_RANGE, unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE)
+	d.op.Flags = unix.FALLOC_FL_KEEP_SIZE | unix.FALLOC_FL_PUNCH_HOLE
+	if !d.seeksHoles {
+		d.op.Flags = pick(d.generator, d.op.Flags, 0, 0, unix.FALLOC_FL_KEEP_SIZE,
+			unix.FALLOC_FL_ZERO_RANGE, unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE)
+	}
 }
 
 func drawCopyRange(d *drawer) {

@@ -83,6 +83,11 @@ func dataCases() []Case {
 			r.Fstat(buffered)
 			r.Pread(buffered, 12_000, 1000)
 			r.ReadFile(name)
+			for _, at := range [][2]int64{{100, 4096}, {4096, 100}, {511, 512}, {512, 512}} {
+				r.Pwrite(direct, at[0], strings.Repeat("f", int(at[1])))
+				r.Pread(direct, at[0], int(at[1]))
+			}
+			r.ReadFile(name)
 		})),
 		on("map_sees_writes", both(func(r *Run, name string) {
 			fd := r.Open(name, unix.O_RDWR, 0)

@@ -3,7 +3,9 @@ package overlaytest
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,6 +14,7 @@ import (
 func TestWrite(t *testing.T) {
 	cases := append(copyUpCases(), nameCases()...)
 	cases = append(append(cases, openFileCases()...), renameCases()...)
+	cases = append(cases, signalCases()...)
 	RunCases(t, append(cases, historyCases()...), routes("overlay", "stacked", "fuse", "fuse,fastpath=passthrough", "fuse,fastpath=off"))
 }
 
@@ -104,6 +107,41 @@ func copyUpCases() []Case {
 		c.Set.Options = []string{"userxattr"}
 		c.Name += "_userxattr"
 		cases = append(cases, c)
+	}
+	return cases
+}
+
+// signalled runs a change of a file that takes a while to copy up, and meanwhile sends its thread signals that kill nobody. They
+// are few: the kernel begins the copy anew after each.
+func signalled(change func(r *Run)) func(*Run) {
+	return func(r *Run) {
+		var signals sync.WaitGroup
+		As(Identity{}, func() {
+			thread := unix.Gettid()
+			signals.Go(func() {
+				for range 5 {
+					time.Sleep(5 * time.Millisecond)
+					unix.Tgkill(unix.Getpid(), thread, unix.SIGURG) // which the Go runtime uses, and handles
+				}
+			})
+			change(r)
+			signals.Wait()
+		})
+	}
+}
+
+// signalCases change large files under signals. Nothing gives EINTR.
+func signalCases() []Case {
+	set := Set{Lower: []Layer{{{Path: "d/big", Kind: File, Mode: 0o644, Size: 64 << 20, Seed: "big"}}}}
+	changes := map[string]func(*Run){
+		"chmod":  func(r *Run) { r.Chmod("d/big", 0o600) },
+		"rename": func(r *Run) { r.Rename("d/big", "d/moved", 0) },
+		"link":   func(r *Run) { r.Link("d/big", "d/link") },
+		"write":  func(r *Run) { r.Pwrite(r.Open("d/big", unix.O_RDWR, 0), 5, "x") },
+	}
+	var cases []Case
+	for _, name := range union(changes, nil) {
+		cases = append(cases, Case{Name: "signalled_" + name, Set: set, Run: signalled(changes[name])})
 	}
 	return cases
 }

@@ -9,10 +9,11 @@ import (
 // Key names an open file in a Cache. A lower directory is named by its layer and path, which never change; a directory or
 // file of the upper layer by its inode number, which the open descriptor itself keeps from being used again.
 type Key struct {
-	Layer int    // index of the layer
-	Ino   uint64 // inode number in the upper layer, else 0
-	Path  string // path in a lower layer, else empty
-	File  bool   // a file opened for its data, not a directory
+	Layer  int    // index of the layer
+	Ino    uint64 // inode number in the upper layer, else 0
+	Path   string // path in a lower layer, else empty
+	File   bool   // a file opened for its data, not a directory
+	Direct bool   // opened with O_DIRECT; Drop of the key without it drops this one too
 }
 
 // File is an open descriptor that is shared by its users. It is closed when the cache has dropped it and the last user
@@ -152,18 +153,41 @@ func (c *Cache) release(f *File) int {
 	return c.evictLocked()
 }
 
+// DirectKey is the key of the same file opened with O_DIRECT.
+func (f *File) DirectKey() Key {
+	key := f.key
+	key.Direct = true
+	return key
+}
+
 // Drop forgets the file of a key. Who uses it still may go on; the next Get finds nothing.
 func (c *Cache) Drop(key Key) {
 	c.mu.Lock()
-	f := c.files[key]
-	if f != nil {
-		c.dropLocked(f)
+	unused := c.forgetLocked(key)
+	direct := -1
+	if key.File {
+		key.Direct = true
+		direct = c.forgetLocked(key)
 	}
-	unused := f != nil && f.refs == 0
 	c.mu.Unlock()
-	if unused {
-		unix.Close(f.FD)
+	for _, fd := range []int{unused, direct} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
 	}
+}
+
+// forgetLocked drops the file of a key and returns its descriptor to close, or -1.
+func (c *Cache) forgetLocked(key Key) int {
+	f := c.files[key]
+	if f == nil {
+		return -1
+	}
+	c.dropLocked(f)
+	if f.refs > 0 {
+		return -1
+	}
+	return f.FD
 }
 
 // Len returns how many descriptors the cache holds.

@@ -69,9 +69,6 @@ func (r *rename) run(cancel <-chan struct{}) error {
 	if err := r.mark(); err != nil {
 		return err
 	}
-	if r.full {
-		return unix.ENOTEMPTY
-	}
 	return r.replace()
 }
 
@@ -180,7 +177,7 @@ func (r *rename) check() error {
 	}
 	err := r.f.mustBeEmpty(r.to.n)
 	if err == unix.ENOTEMPTY && len(r.to.n.dir.places) == 0 {
-		r.full, err = true, nil // the kernel leaves it to the upper's rename, which comes after copy-up and marks
+		r.full, err = true, nil // it is left to the upper's rename, which comes after copy-up and marks
 	}
 	return err
 }
@@ -349,8 +346,8 @@ func (r *rename) move() error {
 		flags = unix.RENAME_WHITEOUT
 	}
 	err := unix.Renameat2(from.up.FD, from.name, to.up.FD, to.name, flags)
-	replacesDir := to.n != nil && to.n.dir != nil && !r.exchange
-	if replacesDir && (err == unix.ENOTEMPTY || err == unix.EEXIST) {
+	clears := to.n != nil && to.n.dir != nil && !r.exchange && !r.full
+	if clears && (err == unix.ENOTEMPTY || err == unix.EEXIST) {
 		err = r.moveOverWhiteouts(flags)
 	}
 	if err == nil && flags == unix.RENAME_EXCHANGE && !r.exchange && !from.covers {

@@ -3,6 +3,7 @@ package overlaytest
 import (
 	"math/rand/v2"
 	"path"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +35,12 @@ func DrawProgram(seed uint64, n int, s Set) Program {
 		d.files[i] = []string{threadDir(i) + "/f", threadDir(i) + "/d/f"}
 		d.dirs[i] = []string{threadDir(i) + "/d", threadDir(i)}
 	}
+	// Their directories are in the upper from the start: the kernel may lose the times of a directory in which two are copied up at
+	// once.
 	var p Program
+	for i := 1; i <= threads; i++ {
+		p = append(p, Op{Call: "chmod", Path: threadDir(i), Mode: 0o777})
+	}
 	for len(p) < n {
 		if n >= longProgram && d.one(longProgram/2) {
 			p = append(p, Op{Call: "forget"})
@@ -153,7 +159,28 @@ func drawFile(d *drawer) { d.op.Path = d.old(9, 1) }
 
 func drawDir(d *drawer) { d.op.Path = d.old(1, 6) }
 
-func drawTwo(d *drawer) { d.op.Path, d.op.Path2 = d.old(8, 1), d.newFile() }
+func drawTwo(d *drawer) {
+	d.op.Path, d.op.Path2 = d.old(8, 1), d.newFile()
+	d.keepThreadsApart()
+}
+
+// keepThreadsApart sees to it that nothing gets into a thread's directory from outside. Another thread might have it too then, under
+// another name.
+func (d *drawer) keepThreadsApart() {
+	from, to := threadOf(d.op.Path), threadOf(d.op.Path2)
+	if from != to && (to != "" || d.op.Flags&unix.RENAME_EXCHANGE != 0) {
+		d.op.Path2 = d.op.Path
+	}
+}
+
+// threadOf returns the thread's directory in which a path is; empty for none.
+func threadOf(p string) string {
+	first, _, _ := strings.Cut(p, "/")
+	if strings.HasPrefix(first, "thread") {
+		return first
+	}
+	return ""
+}
 
 func drawOpen(d *drawer) {
 	d.open[d.op.Thread] = append(d.open[d.op.Thread], d.op.Slot)
@@ -276,7 +303,9 @@ func drawSymlink(d *drawer) {
 
 func drawLinkSlot(d *drawer) {
 	drawSlot(d)
-	d.op.Path = d.newFile()
+	if d.op.Path = d.newFile(); d.op.Thread == 0 && threadOf(d.op.Path) != "" {
+		d.op.Path = path.Base(d.op.Path) // see keepThreadsApart
+	}
 	d.op.User = false // a process that changes its user may not follow links in /proc
 }
 
@@ -295,6 +324,7 @@ func drawRename(d *drawer) {
 	if (d.one(3) || d.op.Flags == unix.RENAME_EXCHANGE) && len(all) > 0 {
 		d.op.Path2 = all[d.IntN(len(all))]
 	}
+	d.keepThreadsApart()
 	known[d.op.Thread] = append(all, d.op.Path2)
 }
 

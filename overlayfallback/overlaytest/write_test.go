@@ -359,6 +359,12 @@ func renameCases() []Case {
 				r.Rename(name, "full-"+name, 0)
 			}
 		},
+		"onto_a_full_directory_elsewhere": func(r *Run) {
+			r.Mkdir("updir/full", 0o755)
+			r.Mkdir("updir/full/x", 0o755)
+			r.Rename("empty", "updir/full", 0)
+			r.Stat(".")
+		},
 		"into_a_users": func(r *Run) {
 			As(user, func() {
 				r.Rename("open/f", "open/g", 0)

@@ -35,6 +35,10 @@ func copyData(cancel <-chan struct{}, from, to int, size int64) error {
 	if c.end == size {
 		return nil
 	}
+	// What ends with a hole. One that has its size already keeps its time of modification, as nothing was written.
+	if err := unix.Fstat(to, &st); err != nil || st.Size == size {
+		return err
+	}
 	return unix.Ftruncate(to, size)
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -35,11 +36,15 @@ func Mount(t testing.TB, r Route, l Layout) *Mounted {
 	return m
 }
 
-// TryMount mounts the layout by the route at a new directory. The mount is undone at the end of the test, with force if its
-// server hangs, which fails the test.
+// TryMount mounts the layout by the route at a new directory, in one of its own: symbolic links that lead up and out of the union
+// lead to no file that another union has too. The mount is undone at the end of the test, with force if its server hangs, which
+// fails the test.
 func TryMount(t testing.TB, r Route, l Layout) (*Mounted, error) {
 	t.Helper()
-	m := &Mounted{Route: r, Layout: l, Root: TempDir(t)}
+	m := &Mounted{Route: r, Layout: l, Root: filepath.Join(TempDir(t), "m")}
+	if err := os.Mkdir(m.Root, 0o755); err != nil {
+		return nil, err
+	}
 	if err := m.start(); err != nil {
 		return nil, err
 	}
@@ -55,7 +60,8 @@ func TryMount(t testing.TB, r Route, l Layout) (*Mounted, error) {
 func (m *Mounted) start() (err error) {
 	switch {
 	case m.Route == Kernel:
-		return mountKernel(m.Layout, m.Root)
+		// Its upper stays in use for as long as a mount namespace that another test has just left holds a copy of the last mount.
+		return whileBusy(func() error { return mountKernel(m.Layout, m.Root) })
 	case m.Route.Program() != "":
 		return mountProgram(m.Route, m.Layout, m.Root)
 	}
@@ -96,17 +102,18 @@ func (m *Mounted) stop() error {
 
 // unmountPath unmounts what is mounted at p, waiting a little for descriptors that are still being closed.
 func unmountPath(p string) error {
-	var err error
+	return os.NewSyscallError("umount", whileBusy(func() error { return unix.Unmount(p, 0) }))
+}
+
+// whileBusy repeats for a little while what gives EBUSY.
+func whileBusy(f func() error) (err error) {
 	for range 100 {
-		if err = unix.Unmount(p, 0); !errors.Is(err, unix.EBUSY) {
+		if err = f(); !errors.Is(err, unix.EBUSY) {
 			break
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	if err != nil {
-		return os.NewSyscallError("umount", err)
-	}
-	return nil
+	return err
 }
 
 // Abort ends the mount at once: its FUSE connection is aborted, so that no call hangs on it any longer, it is detached, and its

@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/unionfs-deep/unionfs-deep/overlayfallback"
 )
 
@@ -76,14 +74,7 @@ func serve(text string) error {
 // unmountIdle unmounts, waiting a little where the mount is busy: a process that is just being started holds the test's
 // descriptors until it runs its program.
 func unmountIdle(ctx context.Context, p *overlayfallback.Mounted) error {
-	var err error
-	for range 100 {
-		if err = p.Unmount(ctx); !errors.Is(err, unix.EBUSY) {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	return err
+	return whileBusy(func() error { return p.Unmount(ctx) })
 }
 
 // server is a process that serves one mount. It ends when its standard input does, so it cannot outlive the test.

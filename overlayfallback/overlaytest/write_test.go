@@ -28,6 +28,7 @@ func writeSet(options ...string) Set {
 			{Path: "acl", Kind: Dir, Mode: 0o777, Xattrs: []Xattr{{"system.posix_acl_default", acl("u::rwx,u:1000:rwx,g::r-x,m::rwx,o::---")}}}},
 		{file("low", "2"), file("merged/low", "2"), file("merged/sub/x", "2"), file("lowdir/a", "2"), file("lowdir/b/c", "2"), {Path: "link", Kind: Symlink, Target: "low"},
 			{Path: "fifo", Kind: Fifo}, {Path: "null", Kind: CharDevice, Major: 1, Minor: 3, Mode: 0o666}, {Path: "sparse", Kind: File, Hole: 1 << 20, Size: 5000, Seed: "s"},
+			{Path: "hole", Kind: File, Hole: 8192},
 			{Path: "open", Kind: Dir, Mode: 0o777}, {Path: "open/f", Kind: File, Mode: 0o666, Size: 100, Seed: "o"}, dir("empty"), {Path: "shut", Kind: Dir, Mode: 0o555, UID: 1000}},
 	}, Upper: Layer{file("upper", "u"), file("merged/upper", "u"), dir("updir")}}
 }
@@ -86,6 +87,7 @@ func copyUpCases() []Case {
 			r.ReadFile("h2")
 			r.ReadFile("sub/h3")
 		},
+		"hole":      func(r *Run) { r.Chmod("hole", 0o600); r.Open("hole", unix.O_WRONLY|unix.O_APPEND, 0); r.Stat("hole") },
 		"hard_meta": func(r *Run) { r.Chmod("h2", 0o600); r.Stat("h1"); r.Unlink("h1"); r.Stat("h2"); r.Stat("sub/h3") },
 		"hard_link3": func(r *Run) {
 			r.Link("h1", "h4")

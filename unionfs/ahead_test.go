@@ -1,36 +1,37 @@
 package unionfs
 
 import (
-	"os"
 	"path/filepath"
 	"strconv"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unionfs-deep/unionfs-deep/perf"
 )
 
-// TestMergeAhead checks that the directory which a walk lists next is merged before it is asked for, and none in any other
-// order.
-func TestMergeAhead(t *testing.T) {
+// aheadUnion is a union of two layers that both hold six directories with a file, and the directories in the order of their listing.
+func aheadUnion(t *testing.T) (*FS, []*node) {
 	lower := []string{t.TempDir(), t.TempDir()}
 	for _, l := range lower {
 		for i := range 6 {
-			if err := os.Mkdir(filepath.Join(l, "d"+strconv.Itoa(i)), 0o755); err != nil {
-				t.Fatal(err)
-			}
+			write(t, filepath.Join(l, "d"+strconv.Itoa(i), "f"), "content")
 		}
 	}
 	f, err := New(Options{Lower: lower})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	f.backings = perf.NewBackings(nil, 0) // as Serve does
+	t.Cleanup(func() { f.Close() })
 	if err := f.list(f.root); err != nil {
 		t.Fatal(err)
 	}
-	var dirs []*node // in the order of the listing
+	var dirs []*node
 	for cookie := uint64(0); ; {
 		e := f.root.dir.listing.After(cookie)
 		if e == nil {
-			break
+			return f, dirs
 		}
 		cookie = e.Cookie
 		n, err := f.child(f.root, e.Name)
@@ -39,19 +40,62 @@ func TestMergeAhead(t *testing.T) {
 		}
 		dirs = append(dirs, n)
 	}
+}
+
+// TestMergeAhead checks that the directories which a walk lists next are merged before they are asked for, and none in any other
+// order.
+func TestMergeAhead(t *testing.T) {
+	f, dirs := aheadUnion(t)
 	merged := func(n *node) bool {
 		f.tree.RLock()
 		defer f.tree.RUnlock()
 		return n.dir.listing != nil
 	}
-	f.mergeAhead(dirs[0])
-	f.mergeAhead(dirs[3])
-	if f.merging.Load() || merged(dirs[1]) || merged(dirs[4]) {
+	f.mergeAhead(dirs[0], false)
+	f.mergeAhead(dirs[2], false)
+	f.tree.RLock()
+	merging := f.merging
+	f.tree.RUnlock()
+	if merging > 0 || merged(dirs[1]) || merged(dirs[3]) {
 		t.Error("a directory was merged that no walk leads to")
 	}
-	f.mergeAhead(dirs[4])
-	if !eventually(func() bool { return merged(dirs[5]) }) {
-		t.Error("the next directory of a walk was not merged")
+	f.mergeAhead(dirs[3], false)
+	if !eventually(func() bool { return merged(dirs[4]) && merged(dirs[5]) }) {
+		t.Error("the next directories of a walk were not merged")
 	}
-	f.mergeAhead(dirs[5]) // the last: nothing comes after it
+	f.mergeAhead(dirs[5], false) // the last: nothing comes after it
+}
+
+// TestLookUpAhead checks that a walk which asks for attributes finds what directories hold looked up, as it is, and that this is let
+// go of when they are listed.
+func TestLookUpAhead(t *testing.T) {
+	f, dirs := aheadUnion(t)
+	nodes := func() int {
+		f.tree.RLock()
+		defer f.tree.RUnlock()
+		return len(f.nodes)
+	}
+	before := nodes()
+	f.mergeAhead(dirs[3], true)
+	f.mergeAhead(dirs[4], true)
+	if !eventually(func() bool { return nodes() == before+1 }) {
+		t.Fatal("what the next directory of a walk holds was not looked up")
+	}
+	var ahead, now unix.Statx_t
+	n, err := f.childStat(dirs[5], "f", &ahead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.statReal(n, &now); err != nil || ahead != now {
+		t.Errorf("attributes read ahead are %+v, those of the layer %+v, %v", ahead, now, err)
+	}
+	f.dropLookedUp(dirs[5])
+	f.dropLookedUp(dirs[5])
+	if got := nodes(); got != before+1 {
+		t.Errorf("a node that is known was forgotten, or others are there: %d, want %d", got, before+1)
+	}
+	f.Forget(n.id, 1)
+	if got := nodes(); got != before {
+		t.Errorf("%d nodes are left, %d were there before", got, before)
+	}
 }

@@ -4,22 +4,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// copyChunk is how much is copied between two looks at whether the caller has been interrupted, in bytes.
-const copyChunk = 8 << 20
+const (
+	// copyChunk is how much is copied between two looks at whether the caller has been interrupted, in bytes.
+	copyChunk = 8 << 20
+	// smallRest is what is copied whole, without a look for holes in it, in bytes: the kernel copies 1 MiB so (ovl_copy_up_file).
+	smallRest = 64 << 10
+)
 
 // copyData copies the first size bytes of a file into an empty one, or one of that size: by sharing the blocks where the
 // file system can (FICLONE), else inside the kernel, else by reading and writing. Holes stay holes. It gives EINTR when
 // cancel is closed.
-func copyData(cancel <-chan struct{}, from, to int, size int64) error {
+func (f *FS) copyData(cancel <-chan struct{}, from, to int, size int64) error {
 	if size == 0 {
 		return nil
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(from, &st); err != nil {
+	if cloned, err := f.upper.clone(from, to, size); cloned || err != nil {
 		return err
-	}
-	if size == st.Size && unix.IoctlFileClone(to, from) == nil {
-		return nil
 	}
 	c := dataCopy{cancel: cancel, from: from, to: to}
 	for off := int64(0); off < size; {
@@ -36,10 +36,28 @@ func copyData(cancel <-chan struct{}, from, to int, size int64) error {
 		return nil
 	}
 	// What ends with a hole. One that has its size already keeps its time of modification, as nothing was written.
+	var st unix.Stat_t
 	if err := unix.Fstat(to, &st); err != nil || st.Size == size {
 		return err
 	}
 	return unix.Ftruncate(to, size)
+}
+
+// clone has a file share its blocks with another of a size, where the upper layer's file system can. Where that cannot with
+// files of its own, it is not asked again.
+func (u *upperLayer) clone(from, to int, size int64) (bool, error) {
+	if u.noClone.Load() {
+		return false, nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(from, &st); err != nil || st.Size != size {
+		return false, err
+	}
+	err := unix.IoctlFileClone(to, from)
+	if err == unix.EOPNOTSUPP {
+		u.noClone.Store(true)
+	}
+	return err == nil, nil
 }
 
 // nextData returns the first extent of data from off on, cut off at size; an empty one at size where only a hole follows.
@@ -53,6 +71,9 @@ func nextData(fd int, off, size int64) (start, end int64, err error) {
 	}
 	if start >= size {
 		return size, size, nil
+	}
+	if size-start <= smallRest {
+		return start, size, nil
 	}
 	end, err = unix.Seek(fd, start, unix.SEEK_HOLE)
 	return start, min(end, size), err

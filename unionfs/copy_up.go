@@ -123,7 +123,12 @@ func (c *copyUp) close() {
 }
 
 // place is where the copy is while it is built.
-func (c *copyUp) place() place { return place{layers.Borrow(c.f.upper.work), c.temp} }
+func (c *copyUp) place() place {
+	if c.fd >= 0 {
+		return place{layers.Borrow(c.fd), ""}
+	}
+	return place{layers.Borrow(c.f.upper.work), c.temp}
+}
 
 // make makes the empty copy.
 func (c *copyUp) make() (err error) {
@@ -145,7 +150,8 @@ func (c *copyUp) make() (err error) {
 	if err != nil {
 		return err
 	}
-	return layers.Stat(c.place().File, c.temp, &c.made)
+	made := c.place()
+	return layers.Stat(made.File, made.name, &c.made)
 }
 
 // copyData copies a regular file's data, or gives the copy its size alone.
@@ -162,7 +168,7 @@ func (c *copyUp) copyData() error {
 	}
 	defer from.Release()
 	size := min(int64(c.st.Size), c.limit)
-	err = copyData(c.cancel, from.FD, c.fd, size)
+	err = c.f.copyData(c.cancel, from.FD, c.fd, size)
 	if err == nil {
 		c.f.copied.Add(uint64(size))
 	}
@@ -178,7 +184,7 @@ func (c *copyUp) copyMetadata() error {
 // differ. The owner comes first, since changing it drops capabilities and set-id bits; the times last.
 func (f *FS) copyAttributes(from, to place, st, made *unix.Statx_t, mode uint32) error {
 	if st.Uid != made.Uid || st.Gid != made.Gid {
-		if err := unix.Fchownat(to.FD, to.name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		if err := unix.Fchownat(to.FD, to.name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW|emptyPath(to.name)); err != nil {
 			return err
 		}
 	}
@@ -430,7 +436,7 @@ func (f *FS) completeMetacopy(cancel <-chan struct{}, n *node, limit int64) erro
 func (f *FS) fillMetacopy(cancel <-chan struct{}, from, to int, st *unix.Statx_t, limit int64) error {
 	caps, capErr := layers.ReadXattr(to, "", capability)
 	size := min(int64(st.Size), limit)
-	if err := copyData(cancel, from, to, size); err != nil {
+	if err := f.copyData(cancel, from, to, size); err != nil {
 		return err
 	}
 	f.copied.Add(uint64(size))

@@ -42,7 +42,8 @@ type FS struct {
 	lastID    uint64             // node id given last
 	byInode   map[inodeKey]*node // nodes with several names in their layer
 	handles   handleTable        // forgotten nodes for which file handles may be around
-	merging   atomic.Bool        // a directory is being merged ahead
+	lookedUp  []*node            // directories of which something was looked up ahead, the oldest first
+	merging   int                // how many goroutines merge directories ahead
 	pins      int                // inodes that are kept open
 	maxPins   int                // how many may be, where there is another way; immutable
 	copyUps   atomic.Uint64

@@ -1,6 +1,8 @@
 package unionfs
 
 import (
+	"unsafe"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
@@ -294,10 +296,18 @@ func timespec(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
 }
 
 func utimens(p place, ts *[2]unix.Timespec) error {
-	if p.name == "" {
+	if p.name != "" {
+		return unix.UtimesNanoAt(p.FD, p.name, ts[:], unix.AT_SYMLINK_NOFOLLOW)
+	}
+	// A null path stands for the descriptor itself, which may not be one of O_PATH then.
+	_, _, e := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(p.FD), 0, uintptr(unsafe.Pointer(ts)), 0, 0, 0)
+	switch e {
+	case 0:
+		return nil
+	case unix.EBADF:
 		return unix.UtimesNanoAt(unix.AT_FDCWD, procName(p), ts[:], 0)
 	}
-	return unix.UtimesNanoAt(p.FD, p.name, ts[:], unix.AT_SYMLINK_NOFOLLOW)
+	return e
 }
 
 // Readlink returns a symbolic link's target.

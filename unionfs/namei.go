@@ -93,8 +93,8 @@ func (f *FS) child(parent *node, name string) (*node, error) {
 	return f.childStat(parent, name, &st)
 }
 
-// childStat is child, which also gives the attributes of the topmost inode where they were read for the first time now;
-// else it leaves st empty.
+// childStat is child, which also gives the attributes of the topmost inode where they have just been read, or ahead; else it
+// leaves st empty.
 func (f *FS) childStat(parent *node, name string, st *unix.Statx_t) (*node, error) {
 	if len(name) > maxName {
 		return nil, unix.ENAMETOOLONG
@@ -110,6 +110,9 @@ func (f *FS) childStat(parent *node, name string, st *unix.Statx_t) (*node, erro
 	}
 	if n := e.Value; n != nil {
 		n.lookups++
+		if ahead := parent.dir.lookedUp[n]; ahead != nil && n.upper.Load() == 0 {
+			*st = *ahead
+		}
 		f.tree.Unlock()
 		return n, nil
 	}

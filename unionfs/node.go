@@ -66,6 +66,9 @@ type directory struct {
 
 	listing  *layers.Listing[*node] // nil until first needed; made under mu, guarded by FS.tree
 	guess    *node                  // the child that a walk will list next; guarded by FS.tree
+	listed   uint64                 // cookie of the child that a walk has listed last; guarded by FS.tree
+	lookedUp lookedUp               // guarded by FS.tree
+	ahead    bool                   // it was chosen to be merged ahead; guarded by FS.tree
 	children int                    // nodes whose parent is this one; guarded by FS.tree
 	impure   atomic.Bool            // overlay.impure is set
 

@@ -28,7 +28,14 @@ func (f *FS) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 
 // ReadDir lists a directory from a cookie on.
 func (f *FS) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return status(f.readDir(in, func(e *fuse.DirEntry, parent *node, real bool) (bool, error) {
+	n, err := f.toList(in)
+	if err != nil {
+		return status(err)
+	}
+	if in.Offset == 0 {
+		f.mergeAhead(n, false)
+	}
+	return status(f.readDir(n, in, func(e *fuse.DirEntry, parent *node, real bool) (bool, error) {
 		if real && f.mayHideOrigin(parent) {
 			if err := f.originIno(parent, e); err != nil {
 				return false, err
@@ -40,7 +47,15 @@ func (f *FS) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntry
 
 // ReadDirPlus lists a directory together with what Lookup would answer for each name.
 func (f *FS) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return status(f.readDir(in, func(e *fuse.DirEntry, parent *node, real bool) (bool, error) {
+	n, err := f.toList(in)
+	if err != nil {
+		return status(err)
+	}
+	if in.Offset == 0 {
+		f.mergeAhead(n, true)
+	}
+	defer f.lookUpBeside(n, in.Offset, in.Size)()
+	return status(f.readDir(n, in, func(e *fuse.DirEntry, parent *node, real bool) (bool, error) {
 		if !real {
 			return out.AddDirLookupEntry(*e) != nil, nil
 		}
@@ -72,23 +87,25 @@ func (f *FS) addPlus(out *fuse.DirEntryList, e *fuse.DirEntry, parent *node) boo
 	return true
 }
 
+// toList returns the directory that a request wants listed, merged.
+func (f *FS) toList(in *fuse.ReadIn) (*node, error) {
+	n, err := f.directory(in.NodeId)
+	if err == nil {
+		err = f.list(n)
+	}
+	return n, err
+}
+
 // readDir calls add for each entry after the offset until it reports that there is no room. real is false for "." and
 // "..".
-func (f *FS) readDir(in *fuse.ReadIn, add func(e *fuse.DirEntry, parent *node, real bool) (bool, error)) error {
-	n, err := f.directory(in.NodeId)
-	if err != nil {
-		return err
-	}
-	if err := f.list(n); err != nil {
-		return err
-	}
+func (f *FS) readDir(n *node, in *fuse.ReadIn, add func(e *fuse.DirEntry, parent *node, real bool) (bool, error)) error {
 	if in.Offset == 0 {
-		f.mergeAhead(n)
 		f.dropImpure(n)
 	}
 	for offset := in.Offset; ; {
 		e, ok := f.nextEntry(n, offset)
 		if !ok {
+			f.dropLookedUp(n)
 			return nil
 		}
 		more, err := add(&e, n, offset >= cookieDotDot)

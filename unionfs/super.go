@@ -27,6 +27,7 @@ type upperLayer struct {
 	index    int // descriptor of W/index, -1 without
 	volatile bool
 	nextTemp atomic.Uint64
+	noClone  atomic.Bool // its file system shares no blocks between files
 
 	whiteoutMu sync.Mutex
 	whiteout   string // name in W/work of the whiteout of which others are links, empty for none; guarded by whiteoutMu

@@ -51,6 +51,7 @@ func (s *serving) run(ctx context.Context, e *env, configure func() (overlayfall
 // so without --foreground it only makes it.
 func (s *serving) mount(ctx context.Context, e *env, cfg overlayfallback.Config, ready *os.File) error {
 	paceCollections()
+	giveLoopsProcessors()
 	unix.Umask(0) // modes come from the callers, who have applied their own
 	// Layers below the mount point can be reached through this alone once it is covered. Where it cannot be opened the
 	// mount itself says why.

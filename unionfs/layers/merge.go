@@ -2,6 +2,7 @@ package layers
 
 import (
 	"encoding/binary"
+	"math"
 	"sync"
 	"unsafe"
 
@@ -112,6 +113,10 @@ func (in *instance[V]) readAgain() error {
 	return in.read(fd)
 }
 
+// endOfDirectory is the position after a directory's last entry, where the file system gives it one that nothing comes after: ext4
+// and btrfs do. Others, and a read that a signal cut short, are known by the next read's giving nothing.
+const endOfDirectory = math.MaxInt64
+
 // read adds what the directory holds, from a descriptor at its beginning.
 func (in *instance[V]) read(fd int) error {
 	buf := direntBufs.Get().(*[]byte)
@@ -122,19 +127,26 @@ func (in *instance[V]) read(fd int) error {
 			in.finish()
 			return err
 		}
-		if err := in.addAll((*buf)[:n]); err != nil {
+		next, err := in.addAll((*buf)[:n])
+		if err != nil {
 			return err
+		}
+		if next == endOfDirectory {
+			in.finish()
+			return nil
 		}
 	}
 }
 
-// addAll adds the entries of a buffer that getdents64 filled: ino, offset, record length, type, name.
-func (in *instance[V]) addAll(buf []byte) error {
+// addAll adds the entries of a buffer that getdents64 filled: ino, position of the next, record length, type, name. It returns
+// the position after the last.
+func (in *instance[V]) addAll(buf []byte) (next uint64, err error) {
 	const header = 19
 	for len(buf) >= header {
+		next = binary.NativeEndian.Uint64(buf[8:])
 		reclen := int(binary.NativeEndian.Uint16(buf[16:]))
 		if reclen < header || reclen > len(buf) {
-			return unix.EIO
+			return 0, unix.EIO
 		}
 		name := buf[header:reclen]
 		for i, c := range name {
@@ -144,11 +156,11 @@ func (in *instance[V]) addAll(buf []byte) error {
 			}
 		}
 		if err := in.add(name, buf[18], binary.NativeEndian.Uint64(buf)); err != nil {
-			return err
+			return 0, err
 		}
 		buf = buf[reclen:]
 	}
-	return nil
+	return next, nil
 }
 
 func (in *instance[V]) add(name []byte, typ uint8, ino uint64) error {

@@ -199,7 +199,7 @@ func FuzzDirents(f *testing.F) {
 	f.Fuzz(func(t *testing.T, buf []byte) {
 		m := merger[int]{s: &Stack{}, out: NewListing[int]()}
 		in := instance[int]{m: &m, dir: Borrow(-1), whiteouts: whiteoutsNone}
-		_ = in.addAll(buf)
+		_, _ = in.addAll(buf)
 		in.finish()
 		m.dropWhiteouts()
 		m.out.All(func(e *Entry[int]) bool {

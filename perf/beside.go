@@ -57,7 +57,7 @@ func (l *loop) follow(in *fuse.InHeader) {
 	if l.served++; in.Pid == l.client {
 		l.fromIt++
 	}
-	if l.served >= lookEvery && waitsFor(in.Opcode) && len(l.conn.processors) > 1 {
+	if l.served >= lookEvery && waitsFor(in) && len(l.conn.processors) > 1 {
 		l.look(in.Pid)
 		l.served, l.fromIt = 0, 0
 	}
@@ -79,14 +79,17 @@ func (l *loop) look(pid uint32) {
 	}
 }
 
-// waitsFor tells whether a client waits for the answer to a request of a kind, and cannot be gone before it. It must be so for
-// look: who reads the stat file of a process that ends meanwhile may be left with taking its memory down (mmput), the files
-// in it included, and would wait for the answer to their FLUSH, which it should give itself. Nobody waits for a RELEASE, nor
-// for data that is read ahead or written behind.
-func waitsFor(kind uint32) bool {
-	switch kind {
+// waitsFor tells whether a client waits for the answer to a request, and cannot be gone before it. It must be so for look: who
+// reads the stat file of a process that ends meanwhile may be left with taking its memory down (mmput), the files in it
+// included, and would wait for the answer to their FLUSH, which it should give itself. Nobody waits for a RELEASE, nor for data
+// that is read ahead or written behind; for what is written directly perhaps not (io_submit(2)).
+func waitsFor(in *fuse.InHeader) bool {
+	switch in.Opcode {
 	case opLookup, opGetAttr, opSetAttr, opMknod, opUnlink, opOpen, opGetXAttr, opCreate, opReadDirPlus:
 		return true
+	case opWrite:
+		write := (*fuse.WriteIn)(unsafe.Pointer(in))
+		return write.WriteFlags&fuse.WRITE_CACHE == 0 && write.Flags&syscall.O_DIRECT == 0
 	}
 	return false
 }

@@ -8,21 +8,30 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
 // TestLooksWhileClientWaits checks that no process is looked at which may end meanwhile.
 func TestLooksWhileClientWaits(t *testing.T) {
+	waits := func(kind, writeFlags, openFlags uint32) bool {
+		var in fuse.WriteIn // the largest that is looked into
+		in.Opcode, in.WriteFlags, in.Flags = kind, writeFlags, openFlags
+		return waitsFor(&in.InHeader)
+	}
 	for kind, name := range opcodeNames {
 		switch name {
-		case "FORGET", "BATCH_FORGET", "RELEASE", "RELEASEDIR", "READ", "WRITE", "FLUSH", "INTERRUPT", "NOTIFY_REPLY", "INIT", "DESTROY":
-			if waitsFor(uint32(kind)) {
+		case "FORGET", "BATCH_FORGET", "RELEASE", "RELEASEDIR", "READ", "FLUSH", "INTERRUPT", "NOTIFY_REPLY", "INIT", "DESTROY":
+			if waits(uint32(kind), 0, 0) {
 				t.Errorf("a client is looked at that may not wait for the answer to %s", name)
 			}
 		}
 	}
-	if !waitsFor(opLookup) {
-		t.Error("no client is looked at for LOOKUP")
+	if waits(opWrite, fuse.WRITE_CACHE, 0) || waits(opWrite, 0, unix.O_DIRECT) {
+		t.Error("a client is looked at that may not wait for a WRITE behind it, or to be written directly")
+	}
+	if !waits(opLookup, 0, 0) || !waits(opWrite, 0, unix.O_RDWR) {
+		t.Error("no client is looked at for LOOKUP or for WRITE")
 	}
 }
 

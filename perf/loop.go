@@ -95,12 +95,13 @@ func (l *loop) serveOne() bool {
 		c.stop(errno)
 		return false
 	}
-	switch kind := l.request().Opcode; {
-	case kind == opInit:
+	in := l.request()
+	switch {
+	case in.Opcode == opInit:
 		// Nobody reads a request of a program before the file system's Init has returned.
 		l.answer(n)
 		return true
-	case queued && c.pace.slow(kind):
+	case queued && in.Pid != l.caller.Load() && c.pace.slow(in.Opcode):
 		c.handOver(l)
 		l.answer(n)
 		return false
@@ -108,14 +109,14 @@ func (l *loop) serveOne() bool {
 	turn := l.turn.Load() + 1
 	l.turn.Store(turn)
 	c.watch()
-	l.follow(l.request())
+	l.follow(in)
 	l.answer(n)
 	return l.turn.CompareAndSwap(turn, turn+1)
 }
 
 // next reads the next request: at once if there is one, else after waiting actively where that has paid, else asleep. Only
 // the last reader sleeps; another one gets EAGAIN then, and is a reader no more. queued tells that the request was there
-// already, that is, that there is more than one client.
+// already: it is another client's, or that of the last one, which has run on this processor since it was answered.
 func (l *loop) next() (n int, queued bool, errno syscall.Errno) {
 	dev, buf := l.conn.dev, l.in.data
 	if n, errno = dev.tryRead(buf); !again(errno) {

@@ -22,7 +22,9 @@ const anywhere int32 = -1
 //
 // A loop does not go after its client itself: the processor that it left would be idle just then, and the scheduler would
 // put the client there when it is woken next. It invites another loop to the client's processor, and reads on for as long
-// as there is something to be read. A loop is put onto a processor and left free again at once: where it is better off
+// as there is something to be read. A loop that has a client beside it sleeps as a reader when there is nothing to read: where
+// several do, the kernel wakes them in turn, which is mostly the one beside who asks. Where clients cannot be followed the reader
+// waits actively for as long as a client on another processor needs. A loop is put onto a processor and left free again at once: where it is better off
 // elsewhere, the scheduler moves it.
 type beside struct {
 	processor atomic.Int32 // where the loop was put or seen last
@@ -40,16 +42,6 @@ func (l *loop) settle() {
 		l.home = true
 		l.moveTo(p)
 	}
-}
-
-// waitsActively tells whether a reader waits actively.
-//
-//   - A lone one beside its client sleeps at once: being woken costs no more than giving way to the client does.
-//   - Of several each waits beside its own client, so that one client's pause does not end its reader.
-//   - One that looks for its client sleeps: a processor that it kept awake would draw the client away.
-//   - Where it cannot follow, it waits for as long as a client on another processor needs.
-func (l *loop) waitsActively() bool {
-	return l.home && l.conn.crew.several.Load() || l.blind
 }
 
 // follow looks at times where the client of a request runs.

@@ -187,7 +187,7 @@ func TestWithoutClone(t *testing.T) {
 	if err := m.conn.dev.close(); err != nil {
 		t.Fatal(err)
 	}
-	m.conn.dev = device{fd}
+	m.conn.dev = device{fd, fd}
 	m.serve(t)
 	writeAndReadBack(t, m.path("f"), 3)
 }

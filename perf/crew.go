@@ -27,9 +27,8 @@ type crew struct {
 	// readers are the loops that read, each for as long as it finds something and the last of them for good. Where it is
 	// empty, MaxLoops requests are being handled and are slow: the first loop to finish reads. Guarded by mu.
 	readers []*loop
-	several atomic.Bool // there is more than one reader; written with mu held
-	over    bool        // ended is closed; guarded by mu
-	err     error       // why, written before ended is closed
+	over    bool  // ended is closed; guarded by mu
+	err     error // why, written before ended is closed
 }
 
 func (w *crew) init() {
@@ -81,14 +80,12 @@ func (c *Conn) enlistLocked(processor int32) {
 	}
 	l.processor.Store(processor)
 	w.readers = append(w.readers, l)
-	w.several.Store(len(w.readers) > 1)
 }
 
 // dismissLocked takes a loop off the reading.
 func (w *crew) dismissLocked(l *loop) {
 	if i := slices.Index(w.readers, l); i >= 0 {
 		w.readers = slices.Delete(w.readers, i, i+1)
-		w.several.Store(len(w.readers) > 1)
 	}
 }
 

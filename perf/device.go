@@ -20,21 +20,23 @@ const (
 
 const devicePath = "/dev/fuse"
 
-// device is a descriptor of a FUSE connection in non-blocking mode.
+// device is two descriptors of a FUSE connection: one in non-blocking mode, to try on, and one to sleep on. The answer to a
+// request goes to the one that it was read from.
 type device struct {
-	fd int
+	fd       int
+	sleeping int // the same as fd where there is no second one, and then sleeping is done in poll(2)
 }
 
-// openDevice returns a descriptor of dev's connection that is in non-blocking mode. It is a clone where the kernel lets
-// us, since O_NONBLOCK belongs to the open file, which others may hold as well. Without a /dev/fuse to open (a sandbox
-// that was handed the descriptor) the given one is duplicated.
+// openDevice returns descriptors of dev's connection. They are clones where the kernel lets us, since O_NONBLOCK belongs to
+// the open file, which others may hold as well. Without a /dev/fuse to open (a sandbox that was handed the descriptor) the
+// given one is duplicated, and put into non-blocking mode.
 func openDevice(dev *os.File) (device, error) {
 	given := int(dev.Fd())
-	if fd, err := cloneDevice(given); err == nil {
-		return device{fd}, nil
+	if d, err := cloneDevice(given); err == nil {
+		return d, nil
 	}
 	fd, err := duplicateDevice(given)
-	return device{fd}, err
+	return device{fd, fd}, err
 }
 
 func duplicateDevice(given int) (int, error) {
@@ -49,8 +51,18 @@ func duplicateDevice(given int) (int, error) {
 	return fd, nil
 }
 
-func cloneDevice(given int) (int, error) {
-	fd, err := unix.Open(devicePath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+func cloneDevice(given int) (d device, err error) {
+	if d.fd, err = cloneDescriptor(given, unix.O_NONBLOCK); err != nil {
+		return d, err
+	}
+	if d.sleeping, err = cloneDescriptor(given, 0); err != nil {
+		unix.Close(d.fd)
+	}
+	return d, err
+}
+
+func cloneDescriptor(given, mode int) (int, error) {
+	fd, err := unix.Open(devicePath, unix.O_RDWR|unix.O_CLOEXEC|mode, 0)
 	if err != nil {
 		return -1, err
 	}
@@ -68,17 +80,27 @@ func (d device) tryRead(buf []byte) (int, syscall.Errno) {
 	return int(n), errno
 }
 
-// sleep returns when there may be something to read, an end of the connection included.
-func (d device) sleep() syscall.Errno {
-	fds := unix.PollFd{Fd: int32(d.fd), Events: unix.POLLIN}
-	_, _, errno := syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), 1, 0, 0, 0, 0)
-	return errno
+// sleepRead reads one request, asleep until there is one. Of several who sleep so the kernel wakes one, the one that has slept
+// longest. It may fail with EINTR, or EAGAIN where somebody else was faster.
+func (d device) sleepRead(buf []byte) (int, syscall.Errno) {
+	if d.sleeping == d.fd {
+		fds := unix.PollFd{Fd: int32(d.fd), Events: unix.POLLIN}
+		if _, _, errno := syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), 1, 0, 0, 0, 0); errno != 0 {
+			return 0, errno
+		}
+		return d.tryRead(buf)
+	}
+	n, _, errno := syscall.Syscall(syscall.SYS_READ, uintptr(d.sleeping), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
+	return int(n), errno
 }
 
-// write sends a reply or a notification, which the kernel takes whole or not at all.
-func (d device) write(msg []byte) syscall.Errno {
+// write sends a notification, which the kernel takes whole or not at all.
+func (d device) write(msg []byte) syscall.Errno { return writeTo(d.fd, msg) }
+
+// writeTo sends an answer or a notification on one of the descriptors.
+func writeTo(fd int, msg []byte) syscall.Errno {
 	for {
-		_, _, errno := syscall.Syscall(syscall.SYS_WRITE, uintptr(d.fd), uintptr(unsafe.Pointer(&msg[0])), uintptr(len(msg)))
+		_, _, errno := syscall.Syscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&msg[0])), uintptr(len(msg)))
 		if errno != syscall.EINTR {
 			return errno
 		}
@@ -132,6 +154,9 @@ func (d device) ioctl(request uintptr, arg unsafe.Pointer) (int32, error) {
 }
 
 func (d device) close() error {
+	if d.sleeping != d.fd {
+		defer unix.Close(d.sleeping)
+	}
 	return unix.Close(d.fd)
 }
 

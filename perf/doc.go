@@ -20,15 +20,16 @@
 //     or more while clients are at work on several processors. A loop handles what it reads itself, so that a short request
 //     wakes nobody.
 //   - A reader looks now and then on which processor its client runs, and invites a loop to read there. See beside.
-//   - The last reader sleeps in poll(2) when there is nothing to read. Others stop reading then, after a short active wait,
-//     so that a request never wakes two. See waiter.
+//   - A reader beside its client, and the last reader, sleeps in read(2) when there is nothing to read. Others stop reading
+//     then. A request never wakes two.
 //   - A handler that has not returned after one to two ticks of the monitor loses the reading to another loop: no request,
 //     and no INTERRUPT, waits behind a slow one. The loop that lost it finishes its request.
 //   - Where several clients are at work and requests of a kind have lately been slow, as with a layer on a cold disk, the
 //     reading is handed on before such a request is handled. A loop that does not read any more goes on with what is there
 //     to be read before it parks, so that several loops stay at work without being woken for each request.
-//   - All loops use one descriptor. The kernel takes the answer to a request only on the descriptor that read it, and
-//     re-queues an interrupt that came too early only there too.
+//   - All loops use the same two descriptors, one to sleep on and one to try on. The kernel takes the answer to a request only
+//     on the descriptor that read it, and re-queues an interrupt that came too early only there too.
+//   - An INTERRUPT is held back until the signal that it stands for kills its receiver. See holdBack.
 //
 // # Notifications
 //

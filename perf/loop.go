@@ -15,6 +15,7 @@ import (
 // loop is one serving thread: it reads requests while it is a reader, and handles what it has read.
 type loop struct {
 	conn *Conn
+	from int           // the descriptor from which the last request was read
 	wake chan struct{} // one token when the parked loop should look whether it is to read
 
 	// turn is odd while the loop handles a request as a reader; the monitor takes the reading from it by making the
@@ -114,30 +115,51 @@ func (l *loop) serveOne() bool {
 	return l.turn.CompareAndSwap(turn, turn+1)
 }
 
-// next reads the next request: at once if there is one, else after waiting actively where that has paid, else asleep. Only
-// the last reader sleeps; another one gets EAGAIN then, and is a reader no more. queued tells that the request was there
-// already: it is another client's, or that of the last one, which has run on this processor since it was answered.
+// next reads the next request. queued tells that it was there already: it is another client's, or that of the last one, which
+// has run on this processor since it was answered. That is found out where it matters: for a loop without a client beside it, which
+// reads no more where there is nothing to read, unless it is the last reader; and while requests of some kind are slow.
 func (l *loop) next() (n int, queued bool, errno syscall.Errno) {
-	dev, buf := l.conn.dev, l.in.data
-	if n, errno = dev.tryRead(buf); !again(errno) {
+	if l.home && !l.conn.pace.someSlow() {
+		n, errno = l.sleep(time.Time{})
+		return n, false, errno
+	}
+	if n, errno = l.tryRead(); !again(errno) {
 		return n, true, errno
 	}
 	start := time.Now()
-	if l.waitsActively() {
-		n, errno = l.waitActively(dev, buf, start)
+	if l.blind {
+		n, errno = l.waitActively(l.tryRead, start)
 	}
-	if !again(errno) || l.conn.crew.mayRest(l) {
+	if !again(errno) || !l.home && l.conn.crew.mayRest(l) {
 		return n, false, errno
 	}
-	n, errno = l.sleep(dev, buf, start)
+	n, errno = l.sleep(start)
 	return n, false, errno
+}
+
+func (l *loop) tryRead() (int, syscall.Errno) {
+	l.from = l.conn.dev.fd
+	return l.conn.dev.tryRead(l.in.data)
+}
+
+// sleep reads the next request, asleep since start, if that is given, until there is one.
+func (l *loop) sleep(start time.Time) (int, syscall.Errno) {
+	l.from = l.conn.dev.sleeping
+	for {
+		n, errno := l.conn.dev.sleepRead(l.in.data)
+		if again(errno) {
+			continue
+		}
+		l.slept(start)
+		return n, errno
+	}
 }
 
 // serveQueued answers, without being a reader, what is there to be read. So while there is more than one loop's work,
 // the loops that do it need not be woken for each request.
 func (l *loop) serveQueued() {
 	for {
-		n, errno := l.conn.dev.tryRead(l.in.data)
+		n, errno := l.tryRead()
 		if errno != 0 || n < int(unsafe.Sizeof(fuse.InHeader{})) {
 			return // what is wrong the reader will find out as well
 		}
@@ -178,7 +200,12 @@ func (l *loop) answer(n int) {
 	if size == 0 {
 		return
 	}
-	if errno := c.dev.write(l.out.data[:size]); errno != 0 {
+	errno := writeTo(l.from, l.out.data[:size])
+	if errno == syscall.ENOENT && in.Opcode == opInterrupt {
+		// It is to be sent again, which only the descriptor may ask for that its request was read from.
+		errno = writeTo(c.dev.fd+c.dev.sleeping-l.from, l.out.data[:size])
+	}
+	if errno != 0 {
 		l.replyRefused(in, size, errno)
 		return
 	}
@@ -228,7 +255,7 @@ func (l *loop) replyRefused(in *fuse.InHeader, size int, errno syscall.Errno) {
 	l.conn.cfg.Log.Error("the kernel refused a reply; the request failed with EIO",
 		"request", opcodeName(in.Opcode), "bytes", size, "error", errno)
 	if size := l.failed(in); size > 0 {
-		if errno := l.conn.dev.write(l.out.data[:size]); errno != 0 && !errors.Is(errno, syscall.ENOENT) {
+		if errno := writeTo(l.from, l.out.data[:size]); errno != 0 && !errors.Is(errno, syscall.ENOENT) {
 			l.conn.cfg.Log.Error("the kernel refused the reply EIO as well", "request", opcodeName(in.Opcode), "error", errno)
 		}
 	}

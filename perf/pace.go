@@ -12,15 +12,28 @@ const slowFrom = 50 * time.Microsecond
 // pace is how long requests of each kind have lately taken to handle. It foretells which ones will wait for a disk or a
 // network, so that those behind them need not wait for the monitor's tick.
 type pace struct {
-	mean [numOpcodes]atomic.Int64 // nanoseconds
+	mean  [numOpcodes]atomic.Int64 // nanoseconds
+	kinds atomic.Uint64            // a bit for each kind that is slow
 }
 
 // took enters one more time. Of two loops that do so at once one may be lost, which does no harm to a mean.
 func (p *pace) took(opcode uint32, d time.Duration) {
-	mean := &p.mean[min(opcode, numOpcodes-1)]
+	kind := min(opcode, numOpcodes-1)
+	mean := &p.mean[kind]
 	old := mean.Load()
-	mean.Store(old + (int64(d)-old)/8)
+	now := old + (int64(d)-old)/8
+	mean.Store(now)
+	switch {
+	case (now >= int64(slowFrom)) == (old >= int64(slowFrom)):
+	case now >= int64(slowFrom):
+		p.kinds.Or(1 << kind)
+	default:
+		p.kinds.And(^(uint64(1) << kind))
+	}
 }
+
+// someSlow reports whether requests of any kind are slow.
+func (p *pace) someSlow() bool { return p.kinds.Load() != 0 }
 
 // slow foretells whether handling a request of that kind takes long.
 func (p *pace) slow(opcode uint32) bool {

@@ -52,7 +52,7 @@ func (w *waiter) mayWaitActively(now time.Time) bool {
 }
 
 // waitActively tries to read for a while, where that promises anything, and gives EAGAIN where nothing came.
-func (w *waiter) waitActively(dev device, buf []byte, start time.Time) (int, syscall.Errno) {
+func (w *waiter) waitActively(tryRead func() (int, syscall.Errno), start time.Time) (int, syscall.Errno) {
 	if !w.mayWaitActively(start) {
 		return 0, syscall.EAGAIN
 	}
@@ -60,14 +60,14 @@ func (w *waiter) waitActively(dev device, buf []byte, start time.Time) (int, sys
 	if spinners.Add(1) > int32(w.processors) {
 		return 0, syscall.EAGAIN
 	}
-	return w.spin(dev, buf, start)
+	return w.spin(tryRead, start)
 }
 
 // spin tries to read for spinFor, yielding the processor between tries so that a client on the same one can run.
-func (w *waiter) spin(dev device, buf []byte, start time.Time) (n int, errno syscall.Errno) {
+func (w *waiter) spin(tryRead func() (int, syscall.Errno), start time.Time) (n int, errno syscall.Errno) {
 	for now := start; ; {
 		yieldProcessor()
-		n, errno = dev.tryRead(buf)
+		n, errno = tryRead()
 		before := now
 		now = time.Now()
 		if now.Sub(before) > stolenFrom {
@@ -103,21 +103,11 @@ func (w *waiter) earn(credit int) {
 	w.credit = min(w.credit+credit, maxCredit)
 }
 
-// sleep waits for a request in poll(2). One that came so soon that an active wait would have met it earns credit: enough
-// for two tries, so that in bursts of two requests the second is met although the wait after it was in vain.
-func (w *waiter) sleep(dev device, buf []byte, start time.Time) (int, syscall.Errno) {
-	for {
-		if errno := dev.sleep(); errno != 0 && errno != syscall.EINTR {
-			return 0, errno
-		}
-		n, errno := dev.tryRead(buf)
-		if again(errno) {
-			continue
-		}
-		w.counters.sleeps.Add(1)
-		if time.Since(start) < 2*spinFor {
-			w.earn(2)
-		}
-		return n, errno
+// slept counts a sleep since start, if that is given. One so short that an active wait would have met the request earns credit:
+// enough for two tries, so that in bursts of two requests the second is met although the wait after it was in vain.
+func (w *waiter) slept(start time.Time) {
+	w.counters.sleeps.Add(1)
+	if !start.IsZero() && time.Since(start) < 2*spinFor {
+		w.earn(2)
 	}
 }

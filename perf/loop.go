@@ -102,7 +102,7 @@ func (l *loop) serveOne() bool {
 		// Nobody reads a request of a program before the file system's Init has returned.
 		l.answer(n)
 		return true
-	case queued && in.Pid != l.caller.Load() && c.pace.slow(in.Opcode):
+	case queued && l.isOther(in) && c.pace.slow(in.Opcode):
 		c.handOver(l)
 		l.answer(n)
 		return false
@@ -114,6 +114,10 @@ func (l *loop) serveOne() bool {
 	l.answer(n)
 	return l.turn.CompareAndSwap(turn, turn+1)
 }
+
+// isOther tells whether a request may be of another client than the one before. That of a client which is not seen from here, in
+// another PID namespace, may be anybody's.
+func (l *loop) isOther(in *fuse.InHeader) bool { return in.Pid == 0 || in.Pid != l.caller.Load() }
 
 // next reads the next request. queued tells that it was there already: it is another client's, or that of the last one, which
 // has run on this processor since it was answered. That is found out where it matters: for a loop without a client beside it, which

@@ -1,6 +1,7 @@
 package unionfs
 
 import (
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -51,6 +52,7 @@ func (f *FS) mergeAhead(n *node, attributes bool) {
 
 // mergeWalk merges directories of d, from next on, for as long as there is something to merge.
 func (f *FS) mergeWalk(d *directory, next *node, attributes bool) {
+	defer f.survive()
 	for next != nil {
 		if f.list(next) == nil && attributes { // who asks for the directory gets the error
 			f.lookUpAhead(next)
@@ -74,6 +76,13 @@ func (d *directory) nextMergeLocked() *node {
 		e = nextDirectory(d.listing, e.Cookie)
 	}
 	return nil
+}
+
+// survive keeps a panic in work ahead from ending the server: what was to be done is done when it is asked for.
+func (f *FS) survive() {
+	if v := recover(); v != nil {
+		f.log.Error("work ahead of a walk panicked", "panic", v, "stack", string(debug.Stack()))
+	}
 }
 
 // lookedUp is what of a directory was looked up before it was asked for: nodes, each with a look-up counted, and the attributes of
@@ -121,8 +130,15 @@ func (f *FS) makeRoomAhead(n *node, size int) {
 	}
 }
 
-// dropLookedUp lets go of what was looked up of a directory, when it has been listed or nobody seems to list it.
+// dropLookedUp lets go of what was looked up of a directory, when it has been listed, something of it is copied up, or nobody
+// seems to list it.
 func (f *FS) dropLookedUp(n *node) {
+	f.tree.RLock()
+	empty := n.dir.lookedUp == nil
+	f.tree.RUnlock()
+	if empty {
+		return
+	}
 	f.tree.Lock()
 	ahead := n.dir.lookedUp
 	n.dir.lookedUp = nil
@@ -185,6 +201,7 @@ func (f *FS) lookUpBeside(parent *node, offset uint64, size uint32) (done func()
 	var beside sync.WaitGroup
 	var enough atomic.Bool
 	beside.Go(func() {
+		defer f.survive()
 		for _, name := range slices.Backward(names) {
 			if enough.Load() || f.isKnown(parent, name) {
 				return

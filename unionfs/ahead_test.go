@@ -1,6 +1,7 @@
 package unionfs
 
 import (
+	"errors"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -97,5 +98,37 @@ func TestLookUpAhead(t *testing.T) {
 	f.Forget(n.id, 1)
 	if got := nodes(); got != before {
 		t.Errorf("%d nodes are left, %d were there before", got, before)
+	}
+}
+
+// A file that was looked up ahead and is then copied up and removed is gone once the kernel has forgotten it: its space is not kept
+// for a walk that may never come.
+func TestLookedUpAheadThenRemoved(t *testing.T) {
+	d := makeDirs(t, "")
+	write(t, d.lower+"/dir/f", "content")
+	f, err := New(d.options(Options{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	f.backings = perf.NewBackings(nil, 0)
+	dir, err := f.child(f.root, "dir")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.list(dir); err != nil {
+		t.Fatal(err)
+	}
+	f.lookUpAhead(dir)
+	n, err := f.child(dir, "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.copyUpData(nil, n, wholeFile), f.remove(nil, dir.id, "f", false)); err != nil {
+		t.Fatal(err)
+	}
+	f.Forget(n.id, 1)
+	if _, err := f.node(n.id); err != unix.ESTALE || f.pins > 0 {
+		t.Errorf("the removed file is still there: %v, %d kept open", err, f.pins)
 	}
 }

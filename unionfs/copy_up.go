@@ -377,7 +377,11 @@ func (c *copyUp) settle(parent *node, name string) {
 			parent.dir.listing.CopiedUp(e, c.made.Ino)
 		}
 	}
+	parents := n.parentsLocked()
 	f.tree.Unlock()
+	for _, p := range parents {
+		f.dropLookedUp(p) // an upper inode that is known is kept when it loses its name
+	}
 	if n.dir == nil && !c.metaOnly {
 		f.stack.Cache.Drop(dataKey(n, false))
 		f.backings.Drop(n.id)

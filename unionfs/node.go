@@ -93,6 +93,19 @@ func (n *node) extraLocked() *extension {
 	return n.ext
 }
 
+// parentsLocked returns the directories in which the node has a name. The caller holds FS.tree.
+func (n *node) parentsLocked() (parents []*node) {
+	if n.parent != nil {
+		parents = append(parents, n.parent)
+	}
+	if n.ext != nil {
+		for _, l := range n.ext.links {
+			parents = append(parents, l.parent)
+		}
+	}
+	return parents
+}
+
 // makeRoot makes the node of the root directory.
 func (f *FS) makeRoot() error {
 	n := &node{id: fuse.FUSE_ROOT_ID, kind: unix.S_IFDIR, lookups: 1, dir: &directory{places: f.stack.Roots()}}

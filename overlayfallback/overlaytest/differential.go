@@ -89,7 +89,8 @@ func (d *duel) begin(route Route, s Set) error {
 		if err != nil {
 			return err
 		}
-		d.mounts[i] = &Mounted{Route: r, Layout: l, Root: filepath.Join(d.dir, fmt.Sprint("m", i))}
+		// Each in a directory of its own, as in TryMount.
+		d.mounts[i] = &Mounted{Route: r, Layout: l, Root: filepath.Join(d.dir, fmt.Sprint("m", i), "m")}
 		if err := d.remount(i); err != nil {
 			return err
 		}

@@ -16,8 +16,8 @@ type drawer struct {
 	open  map[int][]int    // by thread: slots that are likely to be open
 	op    Op
 
-	// The program looks for data and holes; else it allocates blocks without writing them. Of such, what has been read into memory
-	// counts as data, and how much is read ahead is not the same: a listed difference.
+	// The program looks for data and holes; else it allocates blocks without writing them, and writes through mappings. How much
+	// of what lies there counts as data is a listed difference.
 	seeksHoles bool
 }
 
@@ -271,6 +271,9 @@ func drawOFDLock(d *drawer) {
 
 func drawMap(d *drawer) {
 	drawFile(d)
+	if d.seeksHoles {
+		d.op.Call = "mapread"
+	}
 	d.op.Off = pick[int64](d.generator, 0, 0, 0, 4096)
 	d.op.Len = pick[int64](d.generator, 1, 10, 4096, 5000)
 	d.op.Data = pick(d.generator, "map ", "M")

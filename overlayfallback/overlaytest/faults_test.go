@@ -22,6 +22,7 @@ func TestFaults(t *testing.T) {
 		withOptions(Case{Name: "no_space", Set: big, UpperOn: tmpfs("size=2m"), Run: noSpace}, "metacopy=on", "redirect_dir=on", "index=on"),
 		{Name: "no_inodes", Set: big, UpperOn: tmpfs("nr_inodes=40"), Run: noInodes},
 		quota,
+		{Name: "subvolume_quota", Set: big, UpperOn: quotaSubvolume, Run: subvolumeQuota},
 		{Name: "upper_turns_read_only", Set: big, UpperOn: tmpfs("size=40m"), Run: upperReadOnly,
 			NotesOn: map[string]string{"fuse": "the origin of a directory is written when it is looked up, which may come after the change"}},
 		{Name: "lower_cannot_be_read", Set: Set{Lower: []Layer{{file("top", "1")}, {file("first", "f"), {Path: "bad", Kind: File, Seed: "bad", Size: 8 << 20}}}},
@@ -169,4 +170,30 @@ func diskQuota(r *Run) {
 		r.Err("remove", os.Remove(r.Path("d/f")))
 		r.WriteFile("d/g", "fits")
 	})
+}
+
+// quotaSubvolume mounts a subvolume of btrfs that may hold 6 MiB.
+func quotaSubvolume(t testing.TB, dir string) error {
+	script := fmt.Sprintf(`truncate -s 200M %[1]s.img; mkfs.btrfs -q %[1]s.img; mount -o loop %[1]s.img %[1]s
+		trap 'umount %[1]s' ERR
+		btrfs quota enable %[1]s; btrfs subvolume create %[1]s/small; btrfs qgroup limit 6M %[1]s/small
+		trap - ERR; umount %[1]s; mount -o loop,subvol=small %[1]s.img %[1]s`, dir)
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	if err := run(script); err != nil {
+		return Unsupported("no btrfs with quotas here: " + err.Error())
+	}
+	return nil
+}
+
+func subvolumeQuota(r *Run) {
+	r.Append("big", "x") // its copy-up takes more than there is
+	r.Stat("big")
+	r.Rename("big", "big2", 0)
+	r.Err("fill up", os.WriteFile(r.Path("new"), make([]byte, 16<<20), 0o644))
+	r.Unlink("new")
+	r.Remount() // what was unlinked is forgotten, and
+	unix.Sync() // given back
+	r.Append("low", "x")
+	r.ReadFile("low")
+	r.List(".")
 }

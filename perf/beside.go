@@ -32,6 +32,7 @@ type beside struct {
 	home      bool         // it has a client here, as far as is known
 	client    uint32       // the number of that client's thread
 	fromIt    int          // requests since the last look that were this client's
+	stat      statFile     // of the client that was looked at last
 	blind     bool         // where the clients are is not to be known, or is where the process may not be
 }
 
@@ -57,7 +58,7 @@ func (l *loop) follow(in *fuse.InHeader) {
 
 // look finds out where a client runs, and gets it a loop there.
 func (l *loop) look(pid uint32) {
-	client, own := processorOf(pid), ownProcessor()
+	client, own := l.processorOf(pid), ownProcessor()
 	l.processor.Store(own)
 	l.blind = !slices.Contains(l.conn.processors, client)
 	switch {
@@ -123,9 +124,9 @@ func ownProcessor() int32 {
 }
 
 // processorOf is where a thread runs or ran last, and anywhere where that is not to be known.
-func processorOf(thread uint32) int32 {
+func (b *beside) processorOf(thread uint32) int32 {
 	const processor = 39 // task_cpu
-	n, ok := threadStat(thread, processor)
+	n, ok := b.stat.read(thread, processor)
 	if !ok {
 		return anywhere
 	}

@@ -64,15 +64,17 @@ func statFor(t *testing.T, path string, d time.Duration) {
 }
 
 func TestProcessorOf(t *testing.T) {
+	var b beside
+	defer b.stat.close()
 	processors := usableProcessors()
 	for _, p := range processors {
 		pinned(t, p, func() {
-			if own, got := ownProcessor(), processorOf(uint32(unix.Gettid())); own != p || got != p {
+			if own, got := ownProcessor(), b.processorOf(uint32(unix.Gettid())); own != p || got != p {
 				t.Errorf("on processor %d: ownProcessor() = %d, processorOf(self) = %d", p, own, got)
 			}
 		})
 	}
-	if got := processorOf(0); got != anywhere {
+	if got := b.processorOf(0); got != anywhere {
 		t.Errorf("processorOf(0) = %d, want %d", got, anywhere)
 	}
 }

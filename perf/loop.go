@@ -50,6 +50,7 @@ func (l *loop) run() {
 	defer c.leave(l)
 	defer l.in.free()
 	defer l.out.free()
+	defer l.stat.close()
 	if err := l.prepare(); err != nil {
 		if c.crew.alone() {
 			c.crew.end(fmt.Errorf("start serving FUSE requests: %w", err))

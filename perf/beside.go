@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lookEvery is after how many requests a loop looks where its client runs. A look costs about half as much as a request, and each
-// request of a client that runs elsewhere as much as several.
-const lookEvery = 8
+// lookEvery is after how many requests a loop looks where its client runs. A look costs about half as much as a request. With more
+// looks a single client that is moved now and then gains, and programs that come and go, as git's, lose.
+const lookEvery = 32
 
 // anywhere is the processor of a loop that has not looked yet.
 const anywhere int32 = -1

@@ -23,10 +23,12 @@ const anywhere int32 = -1
 //
 // A loop does not go after its client itself: the processor that it left would be idle just then, and the scheduler would
 // put the client there when it is woken next. It invites another loop to the client's processor, and reads on for as long
-// as there is something to be read. A loop that has a client beside it sleeps as a reader when there is nothing to read: where
-// several do, the kernel wakes them in turn, which is mostly the one beside who asks. Where clients cannot be followed the reader
-// waits actively for as long as a client on another processor needs. A loop is put onto a processor and left free again at once: where it is better off
+// as there is something to be read. A loop is put onto a processor and left free again at once: where it is better off
 // elsewhere, the scheduler moves it.
+//
+// A loop that has a client beside it sleeps as a reader when there is nothing to read: where several do, the kernel wakes them
+// in turn, which is mostly the one beside who asks. Where clients cannot be followed the reader waits actively for as long as a
+// client on another processor needs.
 type beside struct {
 	processor atomic.Int32 // where the loop was put or seen last
 	served    int          // requests since the last look

@@ -23,12 +23,12 @@ func (p *pace) took(opcode uint32, d time.Duration) {
 	old := mean.Load()
 	now := old + (int64(d)-old)/8
 	mean.Store(now)
-	switch {
-	case (now >= int64(slowFrom)) == (old >= int64(slowFrom)):
-	case now >= int64(slowFrom):
-		p.kinds.Or(1 << kind)
-	default:
-		p.kinds.And(^(uint64(1) << kind))
+	bit := uint64(1) << kind
+	switch slow, marked := now >= int64(slowFrom), p.kinds.Load()&bit != 0; {
+	case slow && !marked:
+		p.kinds.Or(bit)
+	case !slow && marked:
+		p.kinds.And(^bit)
 	}
 }
 

@@ -2,6 +2,7 @@ package unionfs
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -116,7 +117,7 @@ func mayWriteTo(pid uint32, ino uint64) bool {
 	}
 	for _, d := range descriptors {
 		info, err := os.ReadFile(dir + d.Name())
-		if err == nil && descriptorField(info, "ino:", 10) == ino && descriptorField(info, "flags:", 8)&unix.O_ACCMODE != unix.O_RDONLY {
+		if errors.Is(err, unix.EACCES) || descriptorField(info, "ino:", 10) == ino && descriptorField(info, "flags:", 8)&unix.O_ACCMODE != unix.O_RDONLY {
 			return true
 		}
 	}

@@ -28,7 +28,9 @@ func (c *Conn) holdBack(in *fuse.InHeader) bool {
 }
 
 func (c *Conn) interruptOnceKilled(unique uint64, caller uint32) {
-	for !killed(caller) {
+	var stat statFile
+	defer stat.close()
+	for !killed(&stat, caller) {
 		time.Sleep(lookForKilled)
 		if _, ok := c.crew.callerOf(unique); !ok {
 			return
@@ -40,9 +42,9 @@ func (c *Conn) interruptOnceKilled(unique uint64, caller uint32) {
 // killed tells whether a thread is to die: whichever signal it is of, SIGKILL is then pending for each thread of the process
 // (complete_signal in kernel/signal.c). One that is not to be seen from here, in another PID namespace, counts as such, so
 // that what it has asked for can be broken off.
-func killed(thread uint32) bool {
+func killed(stat *statFile, thread uint32) bool {
 	const pending = 31 // of the thread itself
-	signals, ok := threadStat(thread, pending)
+	signals, ok := stat.read(thread, pending)
 	return !ok || signals&(1<<(syscall.SIGKILL-1)) != 0
 }
 

@@ -7,14 +7,6 @@ import (
 	"unsafe"
 )
 
-// threadStat reads a number of what the kernel tells of a thread in its stat file, by the number that proc_pid_stat(5) gives it,
-// from 3 on. It reports false where that is not to be known.
-func threadStat(thread uint32, field int) (int64, bool) {
-	var f statFile
-	defer f.close()
-	return f.read(thread, field)
-}
-
 // statFile is the stat file of the thread that was asked about last, kept open: opening it takes as long as reading it. The zero
 // value is ready. It is read by bare system calls, since a loop waits for it.
 type statFile struct {
@@ -22,7 +14,8 @@ type statFile struct {
 	fd     int
 }
 
-// read is threadStat.
+// read reads a number of what the kernel tells of a thread, by the number that proc_pid_stat(5) gives it, from 3 on. It reports
+// false where that is not to be known.
 func (f *statFile) read(thread uint32, field int) (int64, bool) {
 	if thread == 0 || thread != f.thread && !f.open(thread) {
 		return 0, false // 0 is a thread of another PID namespace

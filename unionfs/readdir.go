@@ -28,12 +28,9 @@ func (f *FS) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 
 // ReadDir lists a directory from a cookie on.
 func (f *FS) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	n, err := f.toList(in)
+	n, err := f.toList(in, false)
 	if err != nil {
 		return status(err)
-	}
-	if in.Offset == 0 {
-		f.mergeAhead(n, false)
 	}
 	return status(f.readDir(n, in, func(e *fuse.DirEntry, parent *node, real bool) (bool, error) {
 		if real && f.mayHideOrigin(parent) {
@@ -47,12 +44,9 @@ func (f *FS) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntry
 
 // ReadDirPlus lists a directory together with what Lookup would answer for each name.
 func (f *FS) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	n, err := f.toList(in)
+	n, err := f.toList(in, true)
 	if err != nil {
 		return status(err)
-	}
-	if in.Offset == 0 {
-		f.mergeAhead(n, true)
 	}
 	defer f.lookUpBeside(n, in.Offset, in.Size)()
 	return status(f.readDir(n, in, func(e *fuse.DirEntry, parent *node, real bool) (bool, error) {
@@ -87,11 +81,15 @@ func (f *FS) addPlus(out *fuse.DirEntryList, e *fuse.DirEntry, parent *node) boo
 	return true
 }
 
-// toList returns the directory that a request wants listed, merged.
-func (f *FS) toList(in *fuse.ReadIn) (*node, error) {
+// toList returns the directory that a request wants listed, perhaps with attributes, merged. The first request for a directory sets
+// off the work ahead.
+func (f *FS) toList(in *fuse.ReadIn, attributes bool) (*node, error) {
 	n, err := f.directory(in.NodeId)
 	if err == nil {
 		err = f.list(n)
+	}
+	if err == nil && in.Offset == 0 {
+		f.mergeAhead(n, attributes)
 	}
 	return n, err
 }

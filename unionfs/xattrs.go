@@ -96,16 +96,13 @@ func (f *FS) listxattr(n *node) (names []string, err error) {
 	return names, err
 }
 
-// accessACL is the xattr of a file's access ACL.
-const accessACL = "system.posix_acl_access"
-
 // SetXAttr sets an xattr, after copying the file up.
 func (f *FS) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
 	return status(f.changeXattr(cancel, in.NodeId, attr, func(p place, name string) error {
 		if err := layers.Setxattr(p.FD, p.name, name, data, int(in.Flags)); err != nil {
 			return err
 		}
-		if attr == accessACL && in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0 { // the kernel says so with a default ACL too
+		if attr == aclAccess && in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0 { // the kernel says so with a default ACL too
 			return killSgid(p)
 		}
 		return nil
@@ -145,7 +142,7 @@ func (f *FS) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string) 
 // aclDropsSgid tells whether removing an xattr drops the set-group-id bit: removing an access ACL does, for a caller who is
 // not of the file's group. With a removal, unlike with a change, the kernel does not say so.
 func (f *FS) aclDropsSgid(n *node, attr string, caller *fuse.Caller) (bool, error) {
-	if attr != accessACL || caller.Uid == 0 {
+	if attr != aclAccess || caller.Uid == 0 {
 		return false, nil
 	}
 	var st unix.Statx_t

@@ -168,8 +168,8 @@ func isWhiteout(dir int, name string) bool {
 	return unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) == unix.ENOENT
 }
 
-// aligned makes the operation one that O_DIRECT takes, if its descriptor was opened so: a FUSE server is asked for any
-// range, where a disk's file system answers EINVAL.
+// aligned makes the operation one that O_DIRECT takes, if its descriptor was opened so: most of what is drawn would otherwise be
+// EINVAL.
 func (e *executor) aligned(op Op) Op {
 	if d := e.open[op.Slot]; d.flags&unix.O_DIRECT != 0 && d.flags&unix.O_PATH == 0 {
 		op.Off, op.Len = op.Off&^4095, (op.Len+4095)&^4095

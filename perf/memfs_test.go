@@ -164,7 +164,8 @@ func prepareMount(t testing.TB, fs fuse.RawFileSystem, mem *memFS, cfg Config) *
 
 func (m *mounted) serve(t testing.TB) {
 	t.Helper()
-	go func() { m.end <- m.conn.Serve() }()
+	end := m.end
+	go func() { end <- m.conn.Serve() }()
 	t.Cleanup(func() { m.unmount(t) })
 	select {
 	case <-m.conn.Ready():

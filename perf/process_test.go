@@ -36,7 +36,7 @@ func (m *mounted) expectEnd(t testing.TB) {
 			t.Errorf("Serve returned %v after an unmount", err)
 		}
 	case <-time.After(5 * time.Second):
-		t.Error("Serve did not return within 5 s of the unmount")
+		t.Error("Serve did not return within 5 s of the unmount; has another mount namespace a copy of the mount? make test sees to that")
 	}
 	m.end = nil
 }

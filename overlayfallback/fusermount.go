@@ -67,13 +67,13 @@ func receive(socket int) (int, error) {
 	return fds[0], nil
 }
 
-// fuserUnmount has fusermount3 unmount for an ordinary user.
-func fuserUnmount(ctx context.Context, target string) error {
+// fuserUnmount has fusermount3 unmount for an ordinary user, with further flags of that program.
+func fuserUnmount(ctx context.Context, target string, flags ...string) error {
 	program, err := lookFusermount()
 	if err != nil {
 		return err
 	}
-	if out, err := exec.CommandContext(ctx, program, "-u", "--", target).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, program, append(append([]string{"-u"}, flags...), "--", target)...).CombinedOutput(); err != nil {
 		return said(program, out, err)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,7 +15,9 @@ import (
 type Mounted struct {
 	plan   *Plan
 	entry  MountInfo // where the kernel lists it; empty if someone else mounted the connection that is served
+	unique uint64    // its number that no other mount is given, 0 where the kernel has none (before Linux 6.8)
 	server *server   // nil for the kernel's routes
+	tidy   func()    // does what tidyUp does, once, and returns when that is done
 	log    *slog.Logger
 }
 
@@ -100,7 +103,9 @@ func (m *Mounted) settle(ctx context.Context, c *Config) error {
 	if m.entry, err = unionAt(c.Target); err != nil {
 		return fmt.Errorf("the mount is not to be found: %w", err)
 	}
+	m.unique = uniqueNumber(m.entry.Point)
 	if m.server != nil {
+		m.tidy = sync.OnceFunc(m.tidyUp)
 		go m.tidy()
 		if err := m.server.union.SettlePoll(m.entry.Point); err != nil {
 			m.log.Warn("this process may hang when it opens files of the union", "error", err)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -115,6 +116,29 @@ func mountByID(id int) (found MountInfo, ok bool) {
 		return !ok
 	})
 	return found, ok
+}
+
+// uniqueNumber gives the number of the uppermost mount on a path that no other mount is given (statx(2), STATX_MNT_ID_UNIQUE,
+// Linux 6.8), and 0 where there is none or mountExists would not know it. Nothing is asked of the file system.
+func uniqueNumber(path string) uint64 {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC|unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MNT_ID_UNIQUE, &st)
+	if err != nil || st.Mask&unix.STATX_MNT_ID_UNIQUE == 0 || !mountExists(st.Mnt_id) {
+		return 0
+	}
+	return st.Mnt_id
+}
+
+// mountExists tells whether there is a mount of that unique number in this mount namespace (statmount(2), Linux 6.8).
+func mountExists(unique uint64) bool {
+	request := struct { // struct mnt_id_req of include/uapi/linux/mount.h, in its first version
+		size, _   uint32
+		id, param uint64
+	}{size: 24, id: unique}
+	var answer [512]byte // struct statmount without any of its strings
+	_, _, errno := unix.Syscall6(unix.SYS_STATMOUNT, uintptr(unsafe.Pointer(&request)), uintptr(unsafe.Pointer(&answer)),
+		unsafe.Sizeof(answer), 0, 0, 0)
+	return errno == 0
 }
 
 // mountedAt finds the mount whose root folder a descriptor is. It asks nothing of the file system itself, so that it also

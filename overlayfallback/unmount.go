@@ -73,13 +73,16 @@ func unmountHint(err error) string {
 	return ""
 }
 
-// Unmount does what the function Unmount does, for a mount of this process.
+// Unmount does what the function Unmount does, for a mount of this process. Where others have unmounted it, it only waits for the
+// server.
 func (m *Mounted) Unmount(ctx context.Context) error {
 	if m.entry.Point == "" {
 		return &Error{Op: "unmount", Err: errors.New("the connection was mounted by someone else"), Hint: "have it unmounted there"}
 	}
-	if err := detach(ctx, m.entry); err != nil {
-		return &Error{Op: "unmount", Target: m.entry.Point, Err: err, Hint: unmountHint(err)}
+	if at, found := m.current(); found {
+		if err := detach(ctx, at); err != nil {
+			return &Error{Op: "unmount", Target: at.Point, Err: err, Hint: unmountHint(err)}
+		}
 	}
 	if m.server == nil {
 		return nil
@@ -93,34 +96,61 @@ func (m *Mounted) Unmount(ctx context.Context) error {
 	}
 }
 
+// Detach takes a mount of this process out of its folder, also one in use, which lives on for the files that are open. It does
+// nothing where others have unmounted it. The errors are *Error.
+func (m *Mounted) Detach(ctx context.Context) error {
+	at, found := m.current()
+	if !found {
+		return nil
+	}
+	err := unix.Unmount(at.Point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if errors.Is(err, unix.EPERM) && at.Type == FSType {
+		err = fuserUnmount(ctx, at.Point, "-z")
+	}
+	if err != nil {
+		return &Error{Op: "unmount", Target: at.Point, Err: err, Hint: unmountHint(err)}
+	}
+	return nil
+}
+
 // Wait returns when the mount is gone, whoever unmounted it: nil, or what ended the FUSE server.
 func (m *Mounted) Wait() error {
-	if m.server != nil {
-		<-m.server.ended
-		return m.server.err
+	if m.server == nil {
+		return m.awaitGone()
 	}
-	return awaitGone(m.entry)
-}
-
-// tidy takes away the mount of a server that has ended by itself, since nothing but errors would come from it.
-func (m *Mounted) tidy() {
 	<-m.server.ended
-	if at, found := mountByID(m.entry.ID); found && at == m.entry {
-		err := unix.Unmount(m.entry.Point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		m.log.Error("the FUSE server has ended before it was unmounted", "target", m.entry.Point, "error", m.server.err, "unmount", err)
+	if m.tidy != nil {
+		m.tidy()
+	}
+	return m.server.err
+}
+
+// tidyUp takes away the mount of a server that has ended by itself, since nothing but errors would come from it.
+func (m *Mounted) tidyUp() {
+	<-m.server.ended
+	if at, found := m.current(); found && isDead(at.Point) {
+		err := m.Detach(context.Background())
+		m.log.Error("the FUSE server has ended before it was unmounted", "target", at.Point, "error", m.server.err, "unmount", err)
 	}
 }
 
-// awaitGone returns when a mount is no longer in this mount namespace. The kernel says so by an exceptional condition on the
+// isDead tells whether nobody serves what is mounted there. It keeps tidyUp from another union in the same place where the kernel
+// cannot tell the two apart.
+func isDead(point string) bool {
+	var st unix.Statfs_t
+	return errors.Is(unix.Statfs(point, &st), unix.ENOTCONN)
+}
+
+// awaitGone returns when the mount is no longer in this mount namespace. The kernel says so by an exceptional condition on the
 // open list of mounts (proc(5), poll on mountinfo).
-func awaitGone(m MountInfo) error {
+func (m *Mounted) awaitGone() error {
 	fd, err := unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
 	for {
-		if at, found := mountByID(m.ID); !found || at.Point != m.Point {
+		if _, found := m.current(); !found {
 			return nil
 		}
 		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}
@@ -128,4 +158,17 @@ func awaitGone(m MountInfo) error {
 			return err
 		}
 	}
+}
+
+// current finds the mount where it is now. A number out of the list of mounts alone does not do, since the kernel gives it to the
+// next mount.
+func (m *Mounted) current() (MountInfo, bool) {
+	at, found := mountByID(m.entry.ID)
+	switch {
+	case !found:
+		return at, false
+	case m.unique == 0:
+		return at, at.Point == m.entry.Point && at.Device == m.entry.Device
+	}
+	return at, mountExists(m.unique) // still so, after the list was read: then the number in the list was its own
 }

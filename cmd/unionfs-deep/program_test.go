@@ -156,11 +156,20 @@ func newBed(t *testing.T) bed {
 		b.lower = append(b.lower, write(t, filepath.Join(dir, fmt.Sprintf("lower%d", i)), files))
 	}
 	t.Cleanup(func() {
-		for detach(context.Background(), b.target) == nil {
+		for detach(b.target) == nil {
 		}
 		waitForEnd(t)
 	})
 	return b
+}
+
+// detach unmounts what a test may have left, in use or not.
+func detach(target string) error {
+	err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if errors.Is(err, unix.EPERM) {
+		err = exec.Command("fusermount3", "-u", "-z", "--", target).Run()
+	}
+	return err
 }
 
 // deep makes layers that each hold a file of its own, and returns their paths, the topmost first, as a list for --layers-file.

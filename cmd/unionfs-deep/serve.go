@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"time"
 
@@ -138,7 +137,7 @@ func wait(ctx context.Context, e *env, target string, mounted *overlayfallback.M
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), graceAfterSignal)
 	defer cancel()
 	if err := mounted.Unmount(limit); err != nil {
-		if failed := detach(limit, target); failed != nil {
+		if failed := mounted.Detach(limit); failed != nil {
 			return errors.Join(err, failed)
 		}
 	}
@@ -148,16 +147,4 @@ func wait(ctx context.Context, e *env, target string, mounted *overlayfallback.M
 	case <-limit.Done():
 		return fmt.Errorf("files of %q were still open %v after it was unmounted", target, graceAfterSignal)
 	}
-}
-
-// detach takes a union that is in use out of its folder; it lives on for the files that are open.
-func detach(ctx context.Context, target string) error {
-	err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	if errors.Is(err, unix.EPERM) {
-		err = exec.CommandContext(ctx, "fusermount3", "-u", "-z", "--", target).Run()
-	}
-	if err != nil {
-		return fmt.Errorf("unmount %q: %w", target, err)
-	}
-	return nil
 }

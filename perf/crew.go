@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const (
@@ -20,6 +21,8 @@ type crew struct {
 	ended   chan struct{} // closed when the connection is over
 	wake    chan struct{} // wakes the parked monitor
 	watched atomic.Bool   // the monitor is not parked
+	// relieved is when the monitor last took the reading from a loop; the monitor's own.
+	relieved time.Time
 
 	mu    sync.Mutex
 	all   map[*loop]struct{} // guarded by mu

@@ -6,9 +6,13 @@ import (
 )
 
 const (
-	// tick is how often the monitor looks while there are requests. A handler loses the reading after one to two of them:
-	// late enough that handlers which work on cached metadata keep it, early enough to be no hitch that anyone sees.
-	tick = 500 * time.Microsecond
+	// tick is how often the monitor looks within alertFor after a handler was so slow that it lost the reading. It loses it after
+	// one to two ticks: late enough that handlers which work on cached metadata keep it, early enough to be no hitch that anyone sees.
+	tick     = 500 * time.Microsecond
+	alertFor = time.Second
+	// calmTick is how often it looks otherwise. Each look wakes several threads of the runtime, for which the scheduler may move the
+	// client from beside its loop.
+	calmTick = 5 * time.Millisecond
 	// idleTicks without a request park the monitor, so that an idle mount has no timer.
 	idleTicks = 8
 )
@@ -39,11 +43,12 @@ func (c *Conn) watchReaders() {
 func (c *Conn) watchWhileBusy() {
 	c.crew.look()
 	for idle := 0; ; {
-		time.Sleep(tick)
+		time.Sleep(c.untilNextLook())
 		switch c.crew.look() {
 		case busy:
 			idle = 0
 		case stuck:
+			c.crew.relieved = time.Now()
 			c.relieve()
 		case quiet:
 			idle++
@@ -52,6 +57,13 @@ func (c *Conn) watchWhileBusy() {
 			return
 		}
 	}
+}
+
+func (c *Conn) untilNextLook() time.Duration {
+	if time.Since(c.crew.relieved) < alertFor {
+		return tick
+	}
+	return calmTick
 }
 
 // look compares the readers with what they did at the last look.

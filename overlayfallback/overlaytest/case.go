@@ -105,7 +105,7 @@ func (c Case) runOn(t testing.TB, r Route, l Layout, clock Clock, lazy bool) out
 		return outcome{notes: []note{{"mount", err.Error()}}, skip: fmt.Sprintf("%s does not mount this: %v", r, err), layout: l}
 	}
 	run := &Run{T: t, Root: m.Root, Mounted: m, Clock: clock, lazy: lazy, open: map[int]bool{}}
-	Bound(t, caseTime, m)
+	defer Bound(t, caseTime, m)() // t may be the test of all cases, which lasts longer
 	if c.Run != nil {
 		c.Run(run)
 	}

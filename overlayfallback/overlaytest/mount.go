@@ -143,8 +143,8 @@ func (m *Mounted) Clear() {
 }
 
 // Bound aborts the mounts when the test lasts longer than d, and fails it: calls that hang on a FUSE server then return
-// with an error, and the test goes on to its end.
-func Bound(t testing.TB, d time.Duration, mounts ...*Mounted) {
+// with an error, and the test goes on to its end. The bound ends with the test, or before it when stop is called.
+func Bound(t testing.TB, d time.Duration, mounts ...*Mounted) (stop func()) {
 	timer := time.AfterFunc(d, func() {
 		t.Errorf("still running after %v: mounts aborted", d)
 		for _, m := range mounts {
@@ -153,5 +153,7 @@ func Bound(t testing.TB, d time.Duration, mounts ...*Mounted) {
 			}
 		}
 	})
-	t.Cleanup(func() { timer.Stop() })
+	stop = func() { timer.Stop() }
+	t.Cleanup(stop)
+	return stop
 }

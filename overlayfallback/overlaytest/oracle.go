@@ -102,7 +102,7 @@ func snapBy(t testing.TB, r Route, l Layout, clock Clock) (Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	Bound(t, caseTime, m)
+	defer Bound(t, caseTime, m)()
 	tree, err := Snap(m.Root, clock)
 	return tree, errors.Join(err, m.Unmount())
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -67,13 +68,18 @@ func receive(socket int) (int, error) {
 	return fds[0], nil
 }
 
-// fuserUnmount has fusermount3 unmount for an ordinary user, with further flags of that program.
-func fuserUnmount(ctx context.Context, target string, flags ...string) error {
+// fuserUnmount has fusermount3 unmount for an ordinary user. Of the flags of umount2(2) it knows MNT_DETACH, and it never follows a
+// link.
+func fuserUnmount(ctx context.Context, target string, flags int) error {
 	program, err := lookFusermount()
 	if err != nil {
 		return err
 	}
-	if out, err := exec.CommandContext(ctx, program, append(append([]string{"-u"}, flags...), "--", target)...).CombinedOutput(); err != nil {
+	words := []string{"-u", "--", target}
+	if flags&unix.MNT_DETACH != 0 {
+		words = slices.Insert(words, 1, "-z")
+	}
+	if out, err := exec.CommandContext(ctx, program, words...).CombinedOutput(); err != nil {
 		return said(program, out, err)
 	}
 	return nil

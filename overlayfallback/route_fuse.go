@@ -191,7 +191,7 @@ func (s *server) connectHelped(ctx context.Context, c *Config) error {
 		return err
 	}
 	s.serve(dev)
-	return s.settleOr(ctx, c, func() error { return fuserUnmount(context.WithoutCancel(ctx), c.Target) })
+	return s.settleOr(ctx, c, func() error { return fuserUnmount(context.WithoutCancel(ctx), c.Target, 0) })
 }
 
 // awaitReady waits until the union has agreed with the kernel on how to talk.

@@ -2,7 +2,6 @@ package overlayfallback
 
 import (
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,14 +60,7 @@ func TestWaitDoesNotTakeSuccessorForItself(t *testing.T) {
 	next := replaced(t, s, old)
 	ended := make(chan error, 1)
 	go func() { ended <- old.Wait() }()
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Error(err)
-		}
-	case <-time.After(5 * time.Second):
-		t.Error("Wait did not return")
-	}
+	waitReturns(t, ended)
 	s.verify(t)
 	unmount(t, next)
 }

@@ -14,7 +14,7 @@ import (
 func Unmount(ctx context.Context, target string) error {
 	m, err := unionAt(target)
 	if err != nil {
-		return &Error{Op: "unmount", Target: target, Err: err, Hint: unmountHint(err)}
+		return unmountError(target, err)
 	}
 	var holders []holder
 	if m.Type == FSType {
@@ -25,8 +25,8 @@ func Unmount(ctx context.Context, target string) error {
 			unix.Close(h.handle)
 		}
 	}()
-	if err := detach(ctx, m); err != nil {
-		return &Error{Op: "unmount", Target: target, Err: err, Hint: unmountHint(err)}
+	if err := m.unmount(ctx, 0); err != nil {
+		return unmountError(target, err)
 	}
 	for _, h := range holders {
 		if err := h.await(ctx); err != nil {
@@ -50,13 +50,17 @@ func unionAt(target string) (MountInfo, error) {
 	return m, err
 }
 
-// detach takes a mount from its place, if it is not in use.
-func detach(ctx context.Context, m MountInfo) error {
-	err := unix.Unmount(m.Point, unix.UMOUNT_NOFOLLOW)
+// unmount takes a mount from its place, with flags of umount2(2), through fusermount3 where that takes its rights.
+func (m MountInfo) unmount(ctx context.Context, flags int) error {
+	err := unix.Unmount(m.Point, unix.UMOUNT_NOFOLLOW|flags)
 	if errors.Is(err, unix.EPERM) && m.Type == FSType {
-		return fuserUnmount(ctx, m.Point)
+		return fuserUnmount(ctx, m.Point, flags)
 	}
 	return err
+}
+
+func unmountError(target string, err error) *Error {
+	return &Error{Op: "unmount", Target: target, Err: err, Hint: unmountHint(err)}
 }
 
 func unmountHint(err error) string {
@@ -80,8 +84,8 @@ func (m *Mounted) Unmount(ctx context.Context) error {
 		return &Error{Op: "unmount", Err: errors.New("the connection was mounted by someone else"), Hint: "have it unmounted there"}
 	}
 	if at, found := m.current(); found {
-		if err := detach(ctx, at); err != nil {
-			return &Error{Op: "unmount", Target: at.Point, Err: err, Hint: unmountHint(err)}
+		if err := at.unmount(ctx, 0); err != nil {
+			return unmountError(at.Point, err)
 		}
 	}
 	if m.server == nil {
@@ -103,12 +107,8 @@ func (m *Mounted) Detach(ctx context.Context) error {
 	if !found {
 		return nil
 	}
-	err := unix.Unmount(at.Point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	if errors.Is(err, unix.EPERM) && at.Type == FSType {
-		err = fuserUnmount(ctx, at.Point, "-z")
-	}
-	if err != nil {
-		return &Error{Op: "unmount", Target: at.Point, Err: err, Hint: unmountHint(err)}
+	if err := at.unmount(ctx, unix.MNT_DETACH); err != nil {
+		return unmountError(at.Point, err)
 	}
 	return nil
 }

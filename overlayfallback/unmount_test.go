@@ -174,8 +174,14 @@ func TestWaitForKernelMount(t *testing.T) {
 	if err := unix.Unmount(s.config.Target, 0); err != nil {
 		t.Fatal(err)
 	}
+	waitReturns(t, gone)
+}
+
+// waitReturns fails a test in which Wait, whose result comes by the channel, does not end by itself and well.
+func waitReturns(t *testing.T, result <-chan error) {
+	t.Helper()
 	select {
-	case err := <-gone:
+	case err := <-result:
 		if err != nil {
 			t.Error(err)
 		}

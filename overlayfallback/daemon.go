@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -38,18 +39,22 @@ func holdersOf(connection string) []holder {
 // holds tells whether a process has a descriptor of a connection.
 func holds(pid int, connection string) bool {
 	fds, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	for _, fd := range fds {
-		if to, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, fd.Name())); to != fuseDevice {
-			continue
-		}
-		info, _ := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%s", pid, fd.Name()))
-		for line := range strings.Lines(string(info)) {
-			if key, value, _ := strings.Cut(line, ":"); key == "fuse_connection" && strings.TrimSpace(value) == connection {
-				return true
-			}
+	return slices.ContainsFunc(fds, func(fd os.DirEntry) bool { return connectionOf(pid, fd.Name()) == connection })
+}
+
+// connectionOf gives the number of the FUSE connection that a descriptor of a process is for, and "" for any other descriptor and
+// where the kernel, before 6.16, does not say.
+func connectionOf(pid int, fd string) string {
+	if to, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, fd)); to != fuseDevice {
+		return ""
+	}
+	info, _ := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%s", pid, fd))
+	for line := range strings.Lines(string(info)) {
+		if key, value, _ := strings.Cut(line, ":"); key == "fuse_connection" {
+			return strings.TrimSpace(value)
 		}
 	}
-	return false
+	return ""
 }
 
 // await returns when the process has let go of the connection, which our server does last of all. If it is a daemon, running

@@ -37,6 +37,7 @@ func TestFUSERoute(t *testing.T) {
 				start := time.Now()
 				m := mount(t, s.config)
 				t.Logf("%v: %+v", time.Since(start), *m.Plan())
+				pollIsSettled(t, m)
 				s.verify(t)
 				if writable {
 					s.verifyWritable(t)

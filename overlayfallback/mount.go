@@ -107,9 +107,6 @@ func (m *Mounted) settle(ctx context.Context, c *Config) error {
 	if m.server != nil {
 		m.tidy = sync.OnceFunc(m.tidyUp)
 		go m.tidy()
-		if err := m.server.union.SettlePoll(m.entry.Point); err != nil {
-			m.log.Warn("this process may hang when it opens files of the union", "error", err)
-		}
 	}
 	if flags := c.Options.Propagation; flags != 0 {
 		if err := unix.Mount("", m.entry.Point, "", flags, ""); err != nil {

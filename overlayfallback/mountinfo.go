@@ -118,6 +118,18 @@ func mountByID(id int) (found MountInfo, ok bool) {
 	return found, ok
 }
 
+// mountOfConnection finds a mount of a FUSE connection that a path of this process leads to.
+func mountOfConnection(connection string) (found MountInfo, ok bool) {
+	eachMount(func(m MountInfo) bool {
+		if m.Device == "0:"+connection {
+			at, err := mountOn(m.Point) // another mount may lie on top
+			found, ok = at, err == nil && at.ID == m.ID
+		}
+		return !ok
+	})
+	return found, ok
+}
+
 // uniqueNumber gives the number of the uppermost mount on a path that no other mount is given (statx(2), STATX_MNT_ID_UNIQUE,
 // Linux 6.8), and 0 where there is none or mountExists would not know it. Nothing is asked of the file system.
 func uniqueNumber(path string) uint64 {

@@ -71,8 +71,9 @@ func mountPoint(c *Config) (*os.File, error) {
 // connect brings the union and the kernel together in the way that the user's rights allow. On failure the server has ended.
 func (s *server) connect(ctx context.Context, c *Config, at *os.File) error {
 	if fd, served := servedDescriptor(c.Target); served {
+		connection := connectionOf(os.Getpid(), strconv.Itoa(fd))
 		s.serve(fd)
-		return s.awaitReady(ctx)
+		return s.settleServed(ctx, connection)
 	}
 	err := s.connectSelf(ctx, c, at)
 	if s.dev == nil && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) {
@@ -114,7 +115,7 @@ func (s *server) connectSelf(ctx context.Context, c *Config, at *os.File) error 
 	}
 	s.serve(dev)
 	if err = s.awaitReady(ctx); err == nil {
-		err = answers(ctx, threadFDs+"/"+strconv.Itoa(mount))
+		err = s.answers(ctx, threadFDs+"/"+strconv.Itoa(mount))
 	}
 	if err == nil {
 		err = attach(mount, target)
@@ -158,13 +159,25 @@ func mountFUSEBy2(c *Config, dev int, target string) error {
 func (s *server) settleOr(ctx context.Context, c *Config, undo func() error) error {
 	err := s.awaitReady(ctx)
 	if err == nil {
-		err = answers(ctx, c.Target)
+		err = s.answers(ctx, c.Target)
 	}
 	if err != nil {
 		err = errors.Join(err, undo())
 		<-s.ended
 	}
 	return err
+}
+
+// settleServed waits until a connection that someone else has mounted is ready, and settles the mount where this process sees it.
+// Before Linux 6.16 nothing says which mount that is.
+func (s *server) settleServed(ctx context.Context, connection string) error {
+	if err := s.awaitReady(ctx); err != nil {
+		return err
+	}
+	if m, found := mountOfConnection(connection); found {
+		_ = s.answers(ctx, m.Point) // it may be another user's alone: then this process cannot open files there either
+	}
+	return ctx.Err()
 }
 
 // fuseSettings are the FUSE client's own options. The kernel checks all access by the modes that the union shows. Without
@@ -210,29 +223,13 @@ func (s *server) awaitReady(ctx context.Context) error {
 const answerTime = 20 * time.Second
 
 // answers asks a mount for its state and its root folder, as its first user will, and has the kernel learn what it must know
-// before any Go program that serves a mount opens a file in it.
-func answers(ctx context.Context, path string) error {
+// before a program that serves the mount itself opens a file in it.
+func (s *server) answers(ctx context.Context, path string) error {
 	return within(ctx, func() error {
 		var fs unix.Statfs_t
 		var st unix.Stat_t
-		return firstError(unix.Statfs(path, &fs), unix.Stat(path, &st), settlePoll(path))
+		return firstError(unix.Statfs(path, &fs), unix.Stat(path, &st), s.union.SettlePoll(path))
 	})
-}
-
-// pollName is a file in the root folder of every mount that go-fuse's protocol serves, never listed.
-const pollName = ".go-fuse-epoll-hack"
-
-// settlePoll polls a file, to which the union answers ENOSYS, so that the kernel never asks again. Go adds each file that it
-// opens to its poller in a way that keeps the garbage collector waiting: when the process is the one that has to answer,
-// neither comes to an end.
-func settlePoll(path string) error {
-	fd, err := unix.Open(path+"/"+pollName, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-	return err
 }
 
 // within gives up on a call that may hang in the kernel. The call itself ends when the mount does.

@@ -84,6 +84,9 @@ func (r *rename) replace() error {
 		if replaced != nil {
 			r.f.restoreLinks(replaced, hidden)
 		}
+		// What was done and taken back, such as a whiteout by the layer's file system, has given the directories new times.
+		r.f.attributesChanged(r.from.dir)
+		r.f.attributesChanged(r.to.dir)
 		return err
 	}
 	r.settle()

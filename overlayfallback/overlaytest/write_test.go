@@ -367,6 +367,14 @@ func renameCases() []Case {
 			r.Rename("empty", "updir/full", 0)
 			r.Stat(".")
 		},
+		"onto_a_full_directory_elsewhere_from_the_upper": func(r *Run) {
+			r.Chmod("empty", 0o700)
+			r.Mkdir("updir/full", 0o755)
+			r.Mkdir("updir/full/x", 0o755)
+			r.Stat(".")
+			r.Rename("empty", "updir/full", 0)
+			r.Stat(".")
+		},
 		"into_a_users": func(r *Run) {
 			As(user, func() {
 				r.Rename("open/f", "open/g", 0)

@@ -386,14 +386,14 @@ func (c *copyUp) settle(parent *node, name string) {
 		f.stack.Cache.Drop(dataKey(n, false))
 		f.backings.Drop(n.id)
 	}
-	// The copy has other times, maybe another link count, and its directory has changed as well.
+	// The copy has another time of change, maybe another link count, and its directory has changed as well.
 	f.attributesChanged(n)
 	switch {
 	case parent == nil:
 	case c.broken:
 		f.listingChanged(parent) // the entry has another inode number
 	default:
-		f.attributesChanged(parent)
+		f.attributesChangedSoon(parent)
 	}
 }
 

@@ -1,6 +1,8 @@
 package unionfs
 
 import (
+	"time"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
@@ -210,6 +212,18 @@ func (f *FS) killAndForget(n *node, file *layers.File, caller *fuse.Caller) erro
 func (f *FS) attributesChanged(n *node) {
 	if conn := f.conn.Load(); conn != nil {
 		_ = conn.InvalInode(n.id, -1, 0) // ENOENT where the kernel has forgotten it
+	}
+}
+
+// attributesChangedSoon does so within a moment, once for all changes of a directory in it. Next to the directory's time of change
+// this is for its size alone, and the kernel, which checks a directory's mode at each use, would ask for them after each copy-up.
+func (f *FS) attributesChangedSoon(n *node) {
+	const moment = 20 * time.Millisecond
+	if n.dir.stale.CompareAndSwap(false, true) {
+		time.AfterFunc(moment, func() {
+			n.dir.stale.Store(false)
+			f.attributesChanged(n)
+		})
 	}
 }
 

@@ -71,6 +71,7 @@ type directory struct {
 	ahead    bool                   // it was chosen to be merged ahead; guarded by FS.tree
 	children int                    // nodes whose parent is this one; guarded by FS.tree
 	impure   atomic.Bool            // overlay.impure is set
+	stale    atomic.Bool            // the kernel will be told that the attributes changed: see attributesChangedSoon
 
 	noDefaultACL atomic.Bool // the upper directory has no default ACL
 	opaque       bool        // the upper directory is opaque; guarded by the parent's mu

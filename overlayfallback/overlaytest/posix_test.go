@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -406,6 +407,9 @@ func timeCases() []Case {
 				r.Changes(".", "rmdir below", func() { r.Rmdir("n" + name) })
 				r.Changes(name, "stat", func() { r.Stat(name); r.ListXattr(name) })
 			}
+		}),
+		on("changed_times_of_the_directory_of_a_copy_up", func(r *Run) {
+			r.Changes("merged", "chmod in it", func() { r.Chmod("merged/low", 0o600); time.Sleep(200 * time.Millisecond) })
 		}),
 		on("changed_times_of_files", both(func(r *Run, name string) {
 			fd := r.Open(name, unix.O_RDWR, 0)

@@ -53,7 +53,11 @@ func (f *FS) fileFlags(cancel <-chan struct{}, n *node, cmd uint32, set bool, ar
 		return err
 	}
 	defer unix.Close(fd)
-	return ioctl(fd, cmd, arg)
+	if err := ioctl(fd, cmd, arg); err != nil || !set {
+		return err
+	}
+	f.attributesChanged(n) // its time of change
+	return nil
 }
 
 // openForFlags opens the topmost inode of a file or directory.

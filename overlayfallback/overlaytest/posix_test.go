@@ -429,6 +429,63 @@ func timeCases() []Case {
 			r.Changes(name, "open and truncate what is empty", func() { r.Open(name, unix.O_WRONLY|unix.O_TRUNC, 0) })
 			r.Changes(name, "close", func() { r.Close(fd) })
 		})),
+		on("changed_times_by_further_calls", func(r *Run) {
+			for _, name := range []string{"low", "upper", "lowdir", "updir"} {
+				flags := unix.O_RDWR
+				if strings.HasSuffix(name, "dir") {
+					flags = unix.O_RDONLY
+				}
+				fd := r.Open(name, flags, 0)
+				was, _ := unix.IoctlGetInt(fd, unix.FS_IOC_GETFLAGS)
+				r.Changes(name, "file flags", func() {
+					r.Err("set flags", unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, was|flagNoDump))
+				})
+				r.Changes(name, "the same file flags", func() {
+					r.Err("set flags", unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, was|flagNoDump))
+				})
+				r.Changes(name, "acl", func() { r.SetXattr(name, "system.posix_acl_access", acl("u::rwx,u:5:r--,g::r-x,m::r-x,o::r-x"), 0) })
+				r.Changes(name, "no acl", func() { r.RemoveXattr(name, "system.posix_acl_access") })
+				r.Changes(name, "default acl", func() { r.SetXattr(name, "system.posix_acl_default", acl("u::rwx,g::r-x,o::r-x"), 0) })
+				r.Changes(name, "xattr that is there", func() { r.SetXattr(name, "user.y", "1", 0); r.SetXattr(name, "user.y", "2", unix.XATTR_CREATE) })
+				r.Changes(name, "xattr that is missing", func() { r.RemoveXattr(name, "user.none") })
+				r.Changes(name, "mkdir of what is there", func() { r.Mkdir(name, 0o755) })
+				r.Changes(".", "link over what is there", func() { r.Link("low", name) })
+				if flags == unix.O_RDONLY {
+					r.Changes(name, "symlink in it", func() { r.Symlink("x", name+"/s") })
+					r.Changes(name, "fifo in it", func() { r.Mknod(name+"/p", unix.S_IFIFO|0o600, 0, 0) })
+					r.Changes(name, "open in it", func() { r.Open(name+"/f", unix.O_CREAT|unix.O_RDWR, 0o600) })
+					r.Changes(name, "open in it again", func() { r.Open(name+"/f", unix.O_CREAT|unix.O_RDWR, 0o600) })
+					r.Changes(name, "nameless file in it", func() { r.Open(name, unix.O_TMPFILE|unix.O_RDWR, 0o600) })
+					r.Changes(name, "link in it", func() { r.Link(name+"/f", name+"/g") })
+					r.Changes(name, "exchange in it", func() { r.Rename(name+"/s", name+"/p", unix.RENAME_EXCHANGE) })
+					r.Changes(name, "rename onto what is there", func() { r.Rename(name+"/s", name+"/p", unix.RENAME_NOREPLACE) })
+					r.Changes(name+"/f", "replaced link", func() { r.Rename(name+"/p", name+"/g", 0) })
+					r.Changes(name, "rmdir while full", func() { r.Rmdir(name) })
+					r.Changes(name, "move out of it", func() { r.Rename(name+"/f", "moved", 0) })
+					r.Changes("moved", "move back", func() { r.Rename("moved", name+"/f", 0) })
+					continue
+				}
+				from := r.Open("top", unix.O_RDONLY, 0)
+				copied := func(n int) func() {
+					return func() {
+						_, err := unix.CopyFileRange(from, nil, fd, nil, n, 0)
+						r.Err("copy_file_range", err)
+					}
+				}
+				r.Changes(name, "copy_file_range", copied(1))
+				r.Changes(name, "copy_file_range of nothing", copied(0))
+				r.Changes(name, "hole", func() { r.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, 10) })
+				r.Changes(name, "zeroes", func() { r.Fallocate(fd, unix.FALLOC_FL_ZERO_RANGE, 0, 10) })
+				r.Changes(name, "blocks beyond the end", func() { r.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 1<<20, 4096) })
+				r.Changes(name, "write beyond what may be", func() { r.Pwrite(fd, 1<<62, "x") })
+				r.Changes(name, "fifo instead", func() { r.Mknod("fifo2", unix.S_IFIFO|0o600, 0, 0); r.Rename("fifo2", name+"-none", 0) })
+				r.Changes("top", "sendfile from it", func() {
+					off := int64(0)
+					_, err := unix.Sendfile(fd, from, &off, 1)
+					r.Err("sendfile", err)
+				})
+			}
+		}),
 		on("mtime_stays_over_copy_up", func(r *Run) {
 			r.Changes("lowdir", "chmod of a child", func() { r.Chmod("lowdir/a", 0o600) })
 			r.Changes("lowdir/b", "write to a child", func() { r.Append("lowdir/b/c", "x") })

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,6 +28,9 @@ func TestListed(t *testing.T) {
 		{"mount_inside_a_layer", "fuse", plain, mountInside, func(root string) string { return statSize(root, "d/inside") }, "ENOENT", "6"},
 		{"seek_holes_with_writeback", "fuse,writeback", plain, nil, seekPastHole, "1048576", "0"},
 		{"seek_in_a_directory", "fuse", plain, nil, seekDirectory, "not its size", "its size"},
+		{"statfs_type", "fuse", plain, nil, statfsType, "0x794c7630", "0x65735546"},
+		{"statx_attributes", "fuse", plain, nil, statxAppendOnly, "true", "false"},
+		{"ioctls_of_the_kernel", "fuse", plain, nil, kernelIoctls, "FIGETBSZ EINVAL FS_IOC_GETFSUUID ok", "FIGETBSZ ok FS_IOC_GETFSUUID ENOTTY"},
 		{"direct_from_any_memory", "fuse", plain, nil, writeFromAnyMemory, "EINVAL", "ok"},
 		{"chown_to_nobody_with_capabilities", "fuse", plain, nil, chownToNobody, "755", "6755"},
 		{"chown_to_nobody_while_writing", "fuse", plain, nil, chownWhileWriting, "EPERM 6755", "ok 6755"},
@@ -85,6 +89,54 @@ func statSize(root, name string) string {
 		return Errno(err)
 	}
 	return fmt.Sprint(st.Size)
+}
+
+// statfsType is the file system's type as statfs(2) tells it.
+func statfsType(root string) string {
+	var st unix.Statfs_t
+	if err := unix.Statfs(root, &st); err != nil {
+		return Errno(err)
+	}
+	return fmt.Sprintf("%#x", st.Type)
+}
+
+// statxAppendOnly tells whether statx(2) calls a directory append-only that is.
+func statxAppendOnly(root string) string {
+	fd, err := unix.Open(filepath.Join(root, "d"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return Errno(err)
+	}
+	defer unix.Close(fd)
+	flags, err := unix.IoctlGetInt(fd, unix.FS_IOC_GETFLAGS)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, flags|flagAppend)
+	}
+	if err != nil {
+		return Errno(err)
+	}
+	defer unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, flags)
+	var st unix.Statx_t
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &st); err != nil {
+		return Errno(err)
+	}
+	return fmt.Sprint(st.Attributes&unix.STATX_ATTR_APPEND != 0)
+}
+
+// kernelIoctls makes requests that the kernel answers without asking a FUSE server.
+func kernelIoctls(root string) string {
+	fd, err := unix.Open(filepath.Join(root, "new"), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return Errno(err)
+	}
+	defer unix.Close(fd)
+	var answer [17]byte // an int, or struct fsuuid2
+	ask := func(request uintptr) string {
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(unsafe.Pointer(&answer))); errno != 0 {
+			return Errno(errno)
+		}
+		return "ok"
+	}
+	return fmt.Sprintf("FIGETBSZ %s FS_IOC_GETFSUUID %s", ask(ioctlBlockSize), ask(ioctlUUID))
 }
 
 // chownToNobody is root's chown without an owner of a file with set-id bits and capabilities.

@@ -224,12 +224,14 @@ func dataCases() []Case {
 	}
 }
 
-// Flags of FS_IOC_SETFLAGS and an ioctl that few file systems know (linux/fs.h).
+// Flags of FS_IOC_SETFLAGS and ioctls (linux/fs.h), one of which few file systems know.
 const (
 	flagImmutable   = 0x10
 	flagAppend      = 0x20
 	flagNoDump      = 0x40
 	ioctlGetVersion = 0x80087601
+	ioctlBlockSize  = 2          // FIGETBSZ
+	ioctlUUID       = 0x80111500 // FS_IOC_GETFSUUID
 )
 
 // seeks notes where data and holes are.

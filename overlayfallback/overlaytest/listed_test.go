@@ -1,6 +1,7 @@
 package overlaytest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,7 +23,7 @@ type listed struct {
 
 // TestListed shows each such difference, and that it still is one.
 func TestListed(t *testing.T) {
-	plain := Set{Lower: []Layer{{dir("d")}}}
+	plain := Set{Lower: []Layer{{dir("d"), file("low", "old")}}}
 	twice := Set{Options: []string{"redirect_dir=on"}, Lower: []Layer{{dir("a/d")}}, Upper: Layer{dir("b/e", ovl("redirect", "/a/d"))}}
 	for _, l := range []listed{
 		{"mount_inside_a_layer", "fuse", plain, mountInside, func(root string) string { return statSize(root, "d/inside") }, "ENOENT", "6"},
@@ -35,6 +36,9 @@ func TestListed(t *testing.T) {
 		{"chown_to_nobody_with_capabilities", "fuse", plain, nil, chownToNobody, "755", "6755"},
 		{"chown_to_nobody_while_writing", "fuse", plain, nil, chownWhileWriting, "EPERM 6755", "ok 6755"},
 		{"link_after_acl", "fuse", plain, nil, linkAfterACL, "EPERM", "EACCES"},
+		{"mapping_of_a_lower_file", "fuse", plain, nil, mapThenWrite, "old", "new"},
+		{"mapping_of_a_lower_file_passed_through", "fuse,fastpath=passthrough", plain, nil, mapThenWrite, "old", "new"},
+		{"marks_of_a_whole_file_system", "fuse", plain, nil, markFileSystem, "ENOTSUP", "ENODEV"},
 		{"redirected_twice", "fuse", twice, nil, lookUpTwice, "ESTALE", "ok"},
 	} {
 		t.Run(l.name, l.run)
@@ -89,6 +93,56 @@ func statSize(root, name string) string {
 		return Errno(err)
 	}
 	return fmt.Sprint(st.Size)
+}
+
+// mapThenWrite reads by a mapping of a lower file what is written to the file after that.
+func mapThenWrite(root string) string {
+	at := filepath.Join(root, "low")
+	fd, err := unix.Open(at, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return Errno(err)
+	}
+	defer unix.Close(fd)
+	data, err := unix.Mmap(fd, 0, 3, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return Errno(err)
+	}
+	defer unix.Munmap(data)
+	to, err := unix.Open(at, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		defer unix.Close(to)
+		_, err = unix.Pwrite(to, []byte("new"), 0)
+	}
+	if err != nil {
+		return Errno(err)
+	}
+	return string(data)
+}
+
+// markFileSystem asks for the events of a whole file system, by the handles of its files.
+func markFileSystem(root string) string {
+	fd, err := unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_REPORT_FID|unix.FAN_CLOEXEC, 0)
+	if err != nil {
+		return Errno(err)
+	}
+	defer unix.Close(fd)
+	return Errno(unix.FanotifyMark(fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, unix.FAN_CREATE, unix.AT_FDCWD, root))
+}
+
+// linkedInode tells whether a link to a file that was copied up has the file's inode number.
+func linkedInode(root string) string {
+	at := filepath.Join(root, "low")
+	if err := errors.Join(unix.Chmod(at, 0o600), unix.Link(at, at+"2")); err != nil {
+		return Errno(err)
+	}
+	var one, other unix.Stat_t
+	if err := errors.Join(unix.Stat(at, &one), unix.Stat(at+"2", &other)); err != nil {
+		return Errno(err)
+	}
+	if one.Ino == other.Ino {
+		return "the same"
+	}
+	return "another"
 }
 
 // statfsType is the file system's type as statfs(2) tells it.

@@ -135,6 +135,10 @@ func inNamespace(t *testing.T, layers string) {
 		}})
 	}
 	RunCases(t, cases, routes())
+	set := Set{Options: []string{"userxattr"}, Lower: []Layer{{dir("d"), file("low", "old")}}}
+	if route := routes()[0]; route.Name() == "fuse" {
+		t.Run("linked_inode", listed{route: route, set: set, observe: linkedInode, kernel: "another", here: "the same"}.run)
+	}
 }
 
 // TestSwappedForSymlink exchanges a directory of a layer for a symbolic link that leads out, again and again, while the union is

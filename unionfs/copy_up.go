@@ -73,8 +73,8 @@ func (f *FS) copyUpLocked(cancel <-chan struct{}, n *node, limit int64, metaOnly
 	return c.run()
 }
 
-// copyUp is the state of one copy-up (struct ovl_copy_up_ctx). It is built in the work directory, whole, and published by
-// one rename, so that a crash leaves the file as it was or as it became.
+// copyUp is the state of one copy-up (struct ovl_copy_up_ctx). The copy is built in the work directory, whole, and published
+// by one link or rename, so that a crash leaves the file as it was or as it became.
 type copyUp struct {
 	f        *FS
 	n        *node
@@ -85,7 +85,7 @@ type copyUp struct {
 
 	st     unix.Statx_t // of the lower inode
 	made   unix.Statx_t // of the copy, as it was made
-	temp   string       // name in the work directory, empty once published
+	temp   string       // name in the work directory, empty where it has none and once published
 	fd     int          // the copy, open, of a regular file
 	traced bool         // overlay.origin says where it came from
 	broken bool         // it is no longer the same file as the other names of the lower one
@@ -99,7 +99,6 @@ func (c *copyUp) run() error {
 	if err := c.f.owners.check(c.from, &c.st); err != nil {
 		return err
 	}
-	c.temp = c.f.upper.temp()
 	for _, step := range []func() error{c.make, c.copyData, c.setOrigin, c.copyMetadata, c.sync} {
 		if err := step(); err != nil {
 			return err
@@ -132,26 +131,45 @@ func (c *copyUp) place() place {
 
 // make makes the empty copy.
 func (c *copyUp) make() (err error) {
-	work := c.f.upper.work
-	switch uint32(c.st.Mode) & unix.S_IFMT {
-	case unix.S_IFREG:
-		mode := uint32(c.st.Mode)&0777 | 0600
-		c.fd, err = unix.Openat(work, c.temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NOFOLLOW, mode)
-	case unix.S_IFDIR:
-		err = unix.Mkdirat(work, c.temp, 0700)
-	case unix.S_IFLNK:
-		var target []byte
-		if target, err = layers.Readlink(c.from.File, c.from.name); err == nil {
-			err = unix.Symlinkat(string(target), work, c.temp)
-		}
-	default:
-		err = unix.Mknodat(work, c.temp, uint32(c.st.Mode), int(unix.Mkdev(c.st.Rdev_major, c.st.Rdev_minor)))
+	if uint32(c.st.Mode)&unix.S_IFMT == unix.S_IFREG {
+		err = c.makeFile()
+	} else {
+		err = c.makeOther()
 	}
 	if err != nil {
 		return err
 	}
 	made := c.place()
 	return layers.Stat(made.File, made.name, &c.made)
+}
+
+// makeFile makes the copy of a regular file. It gets no name before it is published, so that nothing is left of it whatever
+// happens (ovl_do_tmpfile), or one in the work directory where the upper layer's file system has no such files.
+func (c *copyUp) makeFile() (err error) {
+	work, mode := c.f.upper.work, uint32(c.st.Mode)&0777|0600
+	c.fd, err = unix.Openat(work, ".", unix.O_RDWR|unix.O_TMPFILE|unix.O_CLOEXEC, mode)
+	if err == unix.EOPNOTSUPP {
+		c.temp = c.f.upper.temp()
+		c.fd, err = unix.Openat(work, c.temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NOFOLLOW, mode)
+	}
+	return err
+}
+
+// makeOther makes the copy of what is no regular file, in the work directory.
+func (c *copyUp) makeOther() error {
+	work := c.f.upper.work
+	c.temp = c.f.upper.temp()
+	switch uint32(c.st.Mode) & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return unix.Mkdirat(work, c.temp, 0700)
+	case unix.S_IFLNK:
+		target, err := layers.Readlink(c.from.File, c.from.name)
+		if err != nil {
+			return err
+		}
+		return unix.Symlinkat(string(target), work, c.temp)
+	}
+	return unix.Mknodat(work, c.temp, uint32(c.st.Mode), int(unix.Mkdev(c.st.Rdev_major, c.st.Rdev_minor)))
 }
 
 // copyData copies a regular file's data, or gives the copy its size alone.
@@ -319,18 +337,14 @@ func (c *copyUp) publish() error {
 	return nil
 }
 
-// install renames the copy to its name, or with an index into that, and links it to its name.
+// install gives the copy its name, or with an index one in that first.
 func (c *copyUp) install(up *layers.File, name string) error {
 	to, toName := up.FD, name
 	if c.index != "" {
 		to, toName = c.f.upper.index, c.index
 	}
-	if err := unix.Renameat2(c.f.upper.work, c.temp, to, toName, unix.RENAME_NOREPLACE); err != nil {
+	if err := c.giveName(to, toName); err != nil || c.index == "" {
 		return err
-	}
-	c.temp = ""
-	if c.index == "" {
-		return nil
 	}
 	if err := unix.Linkat(to, toName, up.FD, name, 0); err != nil {
 		_ = unix.Unlinkat(to, toName, 0) // where it would be in the way of the next copy-up
@@ -342,8 +356,27 @@ func (c *copyUp) install(up *layers.File, name string) error {
 	return nil
 }
 
+// giveName gives the copy the name that it will have, where nothing has that name yet.
+func (c *copyUp) giveName(dir int, name string) error {
+	if c.temp == "" {
+		return linkat(c.place(), dir, name)
+	}
+	err := unix.Renameat2(c.f.upper.work, c.temp, dir, name, unix.RENAME_NOREPLACE)
+	if err == nil {
+		c.temp = ""
+	}
+	return err
+}
+
 // publishNameless keeps the copy of a file that was unlinked and may still be open.
 func (c *copyUp) publishNameless() error {
+	if c.temp == "" {
+		temp := c.f.upper.temp()
+		if err := c.giveName(c.f.upper.work, temp); err != nil {
+			return err
+		}
+		c.temp = temp
+	}
 	if err := c.f.keepTemp(c.n, c.temp); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package unionfs
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"github.com/unionfs-deep/unionfs-deep/perf"
@@ -84,7 +87,7 @@ func TestCopyUpIsInterruptible(t *testing.T) {
 			writer := startWriter(t, m.p("big"))
 			exited := make(chan struct{})
 			go func() { writer.Wait(); close(exited) }()
-			if !eventually(func() bool { return workSize(d) > 8<<20 }) {
+			if !eventually(func() bool { return m.copying(d) > 8<<20 }) {
 				t.Fatal("the copy-up does not begin")
 			}
 			for _, step := range []func() error{
@@ -115,8 +118,8 @@ func TestCopyUpIsInterruptible(t *testing.T) {
 				t.Fatal("the killed writer is still there")
 			}
 			t.Logf("gone %v after the kill", time.Since(start).Round(time.Millisecond))
-			if !eventually(func() bool { return workSize(d) == 0 }) {
-				t.Error("the copy is left in the work directory")
+			if !eventually(func() bool { return m.copying(d) == 0 }) {
+				t.Error("the copy is left")
 			}
 			if _, err := os.Lstat(d.upper + "/big"); !errors.Is(err, unix.ENOENT) {
 				t.Errorf("the file is in the upper layer: %v", err)
@@ -149,11 +152,13 @@ func readSome(path string) error {
 	return err
 }
 
-// workSize is how many bytes the work directory holds.
-func workSize(d dirs) (size int64) {
-	entries, _ := os.ReadDir(d.work + "/work")
-	for _, e := range entries {
-		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
+// copying is how many bytes the server has of copies that are being built, and one more for each of them.
+func (m *served) copying(d dirs) (size int64) {
+	table := fmt.Sprintf("/proc/%d/fd/", m.cmd.Process.Pid)
+	fds, _ := os.ReadDir(table)
+	for _, fd := range fds {
+		to, _ := os.Readlink(table + fd.Name())
+		if info, err := os.Stat(table + fd.Name()); err == nil && strings.HasPrefix(to, d.work+"/work/#") {
 			size += info.Size() + 1
 		}
 	}
@@ -337,4 +342,70 @@ func TestMetacopyCompletedUnderReaders(t *testing.T) {
 			t.Error("the upper file is wrong")
 		}
 	})
+}
+
+// The copy of a file has no name before it is whole, so that a crash leaves nothing of it.
+func TestCopyUpHasNoName(t *testing.T) {
+	needFUSE(t)
+	d := makeDirs(t, "")
+	dense(t, d.lower+"/big", 64<<20)
+	m := mount(t, d.options(Options{}))
+	done := make(chan error, 1)
+	go func() { done <- os.Chmod(m.p("big"), 0o600) }()
+	for looks := 0; ; looks++ {
+		select {
+		case err := <-done:
+			if err != nil || looks < 2 {
+				t.Errorf("%d looks, %v", looks, err)
+			}
+			return
+		default:
+			d.noLeftovers(t)
+		}
+	}
+}
+
+// named is a file system that has no files without a name.
+type named struct{ *fs.LoopbackNode }
+
+func (named) Tmpfile(context.Context, uint32, uint32, *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
+	return nil, nil, 0, syscall.ENOSYS
+}
+
+func (named) WrapChild(_ context.Context, child fs.InodeEmbedder) fs.InodeEmbedder {
+	return named{child.(*fs.LoopbackNode)}
+}
+
+// On such an upper layer a copy is built under a name of the work directory.
+func TestCopyUpByName(t *testing.T) {
+	needFUSE(t)
+	root, err := fs.NewLoopbackRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := t.TempDir()
+	server, err := fs.Mount(at, named{root.(*fs.LoopbackNode)}, &fs.Options{MountOptions: fuse.MountOptions{AllowOther: true, DirectMount: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Unmount(); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := unix.Open(at, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600); err != unix.EOPNOTSUPP {
+		t.Fatalf("a file without a name: %v", err)
+	}
+	d := makeDirs(t, at)
+	write(t, d.lower+"/f", "lower")
+	m := mount(t, d.options(Options{}))
+	if err := os.Chmod(m.p("f"), 0o600); err != nil {
+		t.Error(err)
+	}
+	d.noLeftovers(t)
+	m.unmount()
+	st, err := os.Stat(d.upper + "/f")
+	if err != nil || st.Mode() != 0o600 || read(t, d.upper+"/f") != "lower" {
+		t.Errorf("%v, %v", st, err)
+	}
 }

@@ -363,10 +363,14 @@ func (f *FS) linkOver(from place, up *layers.File, name string) error {
 }
 
 func linkat(from place, dir int, name string) error {
-	if from.name == "" {
-		return unix.Linkat(unix.AT_FDCWD, procName(from), dir, name, unix.AT_SYMLINK_FOLLOW)
+	if from.name != "" {
+		return unix.Linkat(from.FD, from.name, dir, name, 0)
 	}
-	return unix.Linkat(from.FD, from.name, dir, name, 0)
+	err := unix.Linkat(from.FD, "", dir, name, unix.AT_EMPTY_PATH)
+	if err == unix.ENOENT { // before Linux 6.10 this takes CAP_DAC_READ_SEARCH, later it may as well; and the directory may be gone
+		err = unix.Linkat(unix.AT_FDCWD, procName(from), dir, name, unix.AT_SYMLINK_FOLLOW)
+	}
+	return err
 }
 
 // named gives a node a further name, and counts a look-up.

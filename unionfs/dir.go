@@ -68,7 +68,14 @@ func (f *FS) openCreated(flags uint32, out *fuse.CreateOut) fuse.Status {
 	if err != nil {
 		return status(err)
 	}
-	return status(f.opened(n, flags, &out.OpenOut))
+	if err := f.opened(n, flags, &out.OpenOut); err != nil {
+		return status(err)
+	}
+	if f.profile == perf.Passthrough && f.opts.Timeout > moment {
+		// As in attrValidity, but not at once: the kernel checks the mode right after this answer.
+		out.AttrValid, out.AttrValidNsec = 0, uint32(moment)
+	}
+	return fuse.OK
 }
 
 // make makes something in the upper layer and answers it.

@@ -19,7 +19,7 @@
 //
 // The kernel may keep names, attributes and pages without end: lower layers do not change, the upper one changes through
 // the union alone, and where an operation changes what the kernel was told of another node, the kernel is told to ask
-// again (attributesChanged).
+// again (attributesChanged). What is passed through changes by itself while it is open for writing (attrValidity).
 //
 // # Files, named after the kernel's own
 //

@@ -20,10 +20,13 @@ func (f *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 	if err == nil {
 		err = f.open(cancel, n, in)
 	}
-	if err != nil {
-		return status(err)
+	if err == nil {
+		err = f.opened(n, in.Flags, out)
 	}
-	return status(f.opened(n, in.Flags, out))
+	if err == nil && f.profile == perf.Passthrough && in.Flags&unix.O_ACCMODE != unix.O_RDONLY {
+		f.attributesChanged(n) // from now on they are asked for each time: see attrValidity
+	}
+	return status(err)
 }
 
 // opened enters an open of a file and says what the kernel is to do with its pages.
@@ -31,7 +34,7 @@ func (f *FS) opened(n *node, flags uint32, out *fuse.OpenOut) error {
 	switch {
 	case n.kind != unix.S_IFREG:
 	case f.profile == perf.Passthrough:
-		return f.openPassthrough(n, out)
+		return f.openPassthrough(n, flags, out)
 	case f.profile == perf.Off && f.opens.enter(n.id, flags):
 		out.OpenFlags = fuse.FOPEN_KEEP_CACHE
 	}
@@ -77,9 +80,7 @@ func (f *FS) open(cancel <-chan struct{}, n *node, in *fuse.OpenIn) error {
 
 // Release ends an open: nothing is kept for one, but the use of a backing file, or the number of writers.
 func (f *FS) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
-	if f.profile == perf.Off {
-		f.opens.leave(in.NodeId, in.Flags)
-	}
+	f.opens.leave(in.NodeId, in.Flags)
 	f.closePassthrough(in)
 }
 
@@ -215,10 +216,12 @@ func (f *FS) attributesChanged(n *node) {
 	}
 }
 
+// moment is how late the kernel may see new times where it would otherwise ask for each file.
+const moment = 20 * time.Millisecond
+
 // attributesChangedSoon does so within a moment, once for all changes of a directory in it. Next to the directory's time of change
 // this is for its size alone, and the kernel, which checks a directory's mode at each use, would ask for them after each copy-up.
 func (f *FS) attributesChangedSoon(n *node) {
-	const moment = 20 * time.Millisecond
 	if n.dir.stale.CompareAndSwap(false, true) {
 		time.AfterFunc(moment, func() {
 			n.dir.stale.Store(false)

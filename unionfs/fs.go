@@ -231,13 +231,22 @@ func (f *FS) mountOptions() *fuse.MountOptions {
 	return o
 }
 
-// entryTime and attrTime are how long the kernel may keep what it was told. It may be for ever: lower layers do not change,
-// and the upper one changes through this union alone.
+// validity is how long the kernel may keep what it was told. It may be for ever: lower layers do not change, and the upper one
+// changes through this union alone.
 func (f *FS) validity() (sec uint64, nsec uint32) {
 	if f.profile == perf.Off {
 		return 0, 0
 	}
 	return uint64(f.opts.Timeout / time.Second), uint32(f.opts.Timeout % time.Second)
+}
+
+// attrValidity is validity of a node's attributes. In the profile passthrough a file that is open for writing may be written to by
+// a mapping of the layer's own file, of which the kernel's FUSE client does not notice the new times.
+func (f *FS) attrValidity(n *node) (sec uint64, nsec uint32) {
+	if f.profile == perf.Passthrough && f.opens.written(n.id) {
+		return 0, 0
+	}
+	return f.validity()
 }
 
 // status turns an error into what FUSE is told. A layer's ENOSYS is not passed on: the kernel would never ask this union for

@@ -23,7 +23,7 @@ func (f *FS) attr(n *node, out *fuse.AttrOut) error {
 	if err := f.stat(n, &st); err != nil {
 		return err
 	}
-	out.AttrValid, out.AttrValidNsec = f.validity()
+	out.AttrValid, out.AttrValidNsec = f.attrValidity(n)
 	fillAttr(&out.Attr, &st)
 	return nil
 }
@@ -38,7 +38,7 @@ func (f *FS) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut)
 	if err := f.stat(n, &st); err != nil {
 		return status(err)
 	}
-	out.AttrValid, out.AttrValidNsec = f.validity()
+	out.AttrValid, out.AttrValidNsec = f.attrValidity(n)
 	out.Statx.FromStatx(&st)
 	return fuse.OK
 }

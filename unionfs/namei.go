@@ -216,7 +216,7 @@ func (f *FS) entryStat(n *node, st *unix.Statx_t, out *fuse.EntryOut) error {
 	}
 	out.NodeId = n.id
 	out.EntryValid, out.EntryValidNsec = f.validity()
-	out.AttrValid, out.AttrValidNsec = f.validity()
+	out.AttrValid, out.AttrValidNsec = f.attrValidity(n)
 	fillAttr(&out.Attr, st)
 	return nil
 }

@@ -39,7 +39,7 @@ type opens struct {
 	byFH   map[uint64]openedFile // guarded by mu
 	passed map[uint64]bool       // nodes that were passed through last; guarded by mu
 
-	writers map[uint64]int // how often a node is open for writing, in the profile off; guarded by mu
+	writers map[uint64]int // how often a node is open for writing; guarded by mu
 }
 
 // openedFile is one open: of which node, and by what.
@@ -48,8 +48,8 @@ type openedFile struct {
 	backing *perf.Backing
 }
 
-// enter counts an open in the profile off, where the kernel drops a file's pages at each open. It reports whether it must not,
-// because the file is open for writing: a page that is dropped while it is being written may be read again from before the
+// enter counts an open. It reports whether the file was open for writing already: then the kernel, which in the profile off drops
+// a file's pages at each open, must not. A page that is dropped while it is being written may be read again from before the
 // write, by whoever reads first, and stays so. The kernel drops the pages a moment after it was told: who opens the file for
 // writing just then, and writes, may meet the same still.
 func (o *opens) enter(node uint64, flags uint32) (keep bool) {
@@ -63,6 +63,13 @@ func (o *opens) enter(node uint64, flags uint32) (keep bool) {
 		o.writers[node]++
 	}
 	return keep
+}
+
+// written tells whether a node is open for writing.
+func (o *opens) written(node uint64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.writers[node] > 0
 }
 
 // leave takes back enter.
@@ -129,7 +136,7 @@ func (o *opens) take(fh uint64) *perf.Backing {
 }
 
 // openPassthrough decides how an open in the profile passthrough is served.
-func (f *FS) openPassthrough(n *node, out *fuse.OpenOut) error {
+func (f *FS) openPassthrough(n *node, flags uint32, out *fuse.OpenOut) error {
 	state := f.dataState(n)
 	var file *layers.File
 	b, err := f.backings.Open(n.id, state.upper, func() (int, error) {
@@ -152,6 +159,7 @@ func (f *FS) openPassthrough(n *node, out *fuse.OpenOut) error {
 		return err
 	}
 	var keep bool
+	f.opens.enter(n.id, flags)
 	out.Fh, keep = f.opens.add(n.id, b)
 	switch {
 	case b.ID != 0:

@@ -127,6 +127,7 @@ func (f *FS) dropImpure(n *node) {
 	defer up.Release()
 	if layers.Removexattr(up.FD, "", f.stack.Namespace().Impure()) == nil {
 		n.dir.impure.Store(false)
+		f.attributesChanged(n) // its time of change
 	}
 }
 

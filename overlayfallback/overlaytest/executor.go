@@ -36,10 +36,15 @@ func newExecutor(root string, clock Clock) *executor {
 
 // close closes all descriptors and ends the thread.
 func (e *executor) close() {
+	e.dropAll()
+	e.actor.Close()
+}
+
+// dropAll closes all descriptors.
+func (e *executor) dropAll() {
 	for i := range e.open {
 		e.drop(i)
 	}
-	e.actor.Close()
 }
 
 // drop closes a slot.

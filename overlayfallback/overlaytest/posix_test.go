@@ -429,6 +429,29 @@ func timeCases() []Case {
 			r.Changes(name, "open and truncate what is empty", func() { r.Open(name, unix.O_WRONLY|unix.O_TRUNC, 0) })
 			r.Changes(name, "close", func() { r.Close(fd) })
 		})),
+		on("changed_times_by_a_mapping", both(func(r *Run, name string) {
+			for _, name := range []string{name, name + "-new"} {
+				fd := r.Open(name, unix.O_RDWR|unix.O_CREAT, 0o600)
+				r.Err("ftruncate", unix.Ftruncate(fd, 4096))
+				m, err := unix.Mmap(fd, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+				if !r.Err("mmap", err) {
+					return
+				}
+				r.Changes(name, "read by a mapping", func() { r.Err("fault in", unix.Madvise(m, unix.MADV_POPULATE_READ)) })
+				r.Changes(name, "write by a mapping", func() {
+					r.Err("fault in", unix.Madvise(m, unix.MADV_POPULATE_WRITE))
+					r.Err("msync", unix.Msync(m, unix.MS_SYNC))
+				})
+				r.Err("munmap", unix.Munmap(m))
+			}
+		})),
+		on("changed_times_of_an_emptied_directory", func(r *Run) {
+			r.Mkdir("new", 0o755)
+			r.Rename("low", "new/low", 0)
+			r.Unlink("new/low")
+			r.Stat("new")
+			r.Changes("new", "listing it", func() { r.List("new") })
+		}),
 		on("changed_times_by_further_calls", func(r *Run) {
 			for _, name := range []string{"low", "upper", "lowdir", "updir"} {
 				flags := unix.O_RDWR

@@ -17,12 +17,23 @@ type Snapshot map[string]Node
 // Snap records the tree at root. It goes by descriptors, so paths longer than PATH_MAX are no obstacle. Errors that the tree
 // itself gives are part of the record; the error returned is about root alone.
 func Snap(root string, clock Clock) (Snapshot, error) {
+	return snap(root, clock, unix.STATX_ALL|unix.STATX_BTIME)
+}
+
+// SnapRemembered is Snap by what the kernel remembers of the tree, without the access times and the times of birth, for which it would
+// ask a FUSE server anew.
+func SnapRemembered(root string) (Snapshot, error) {
+	return snap(root, Clock{}, unix.STATX_BASIC_STATS&^unix.STATX_ATIME)
+}
+
+// snap records the tree by those fields of statx(2).
+func snap(root string, clock Clock, mask int) (Snapshot, error) {
 	fd, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", root, err)
 	}
 	defer unix.Close(fd)
-	w := walk{clock: clock, tree: Snapshot{}, first: map[inode]string{}}
+	w := walk{clock: clock, mask: mask, tree: Snapshot{}, first: map[inode]string{}}
 	w.root(fd)
 	return w.tree, nil
 }
@@ -36,6 +47,7 @@ type inode struct {
 // walk is a snapshot in the making.
 type walk struct {
 	clock Clock
+	mask  int // the fields asked of statx(2)
 	tree  Snapshot
 	first map[inode]string // the first path seen of each inode
 }
@@ -45,7 +57,7 @@ func (w *walk) root(fd int) {
 	n := Node{}
 	w.tree["."] = n
 	var st unix.Statx_t
-	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_ALL|unix.STATX_BTIME, &st); err != nil {
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, w.mask, &st); err != nil {
 		n.fail("stat", err)
 		return
 	}
@@ -81,7 +93,7 @@ func (w *walk) entry(fd int, p string, e Dirent) {
 	n := Node{"d_type": typeNames[uint32(e.Type)<<12]}
 	w.tree[p] = n
 	var st unix.Statx_t
-	if err := unix.Statx(fd, e.Name, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_ALL|unix.STATX_BTIME, &st); err != nil {
+	if err := unix.Statx(fd, e.Name, unix.AT_SYMLINK_NOFOLLOW, w.mask, &st); err != nil {
 		n.fail("stat", err)
 		return
 	}

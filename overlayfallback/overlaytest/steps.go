@@ -210,13 +210,17 @@ func (r *Run) Ino(name string) uint64 {
 	return st.Ino
 }
 
-// Changes notes which times of a name f changes.
+// Changes notes which times of a name f changes. It asks for these alone: with the time of the last access a FUSE client would ask for
+// all anew.
 func (r *Run) Changes(name, label string, f func()) {
-	before, after := unix.Stat_t{}, unix.Stat_t{}
-	unix.Lstat(r.Path(name), &before)
+	before, after := unix.Statx_t{}, unix.Statx_t{}
+	times := func(st *unix.Statx_t) {
+		unix.Statx(unix.AT_FDCWD, r.Path(name), unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MTIME|unix.STATX_CTIME, st)
+	}
+	times(&before)
 	f()
-	unix.Lstat(r.Path(name), &after)
-	r.Note(label+" changes "+name, "mtime ", before.Mtim != after.Mtim, " ctime ", before.Ctim != after.Ctim)
+	times(&after)
+	r.Note(label+" changes "+name, "mtime ", before.Mtime != after.Mtime, " ctime ", before.Ctime != after.Ctime)
 }
 
 // DropCaches makes the kernel forget names and inodes that nobody uses.

@@ -79,7 +79,9 @@ func (o *opens) leave(node uint64, flags uint32) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.writers[node]--; o.writers[node] <= 0 {
+	if o.writers[node] > 1 {
+		o.writers[node]--
+	} else {
 		delete(o.writers, node)
 	}
 }

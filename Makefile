@@ -2,7 +2,7 @@
 PREFIX  ?= /usr/local
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-devel)
 GO      ?= go
-FUZZ    ?= 30s
+FUZZ    ?= 1000000
 # How much `make torture` does, and from where: a failure names its seed.
 SEED    ?= 1
 SEEDS   ?= 400
@@ -37,7 +37,7 @@ lint: ## gofmt, vet and staticcheck
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
 
-fuzz: ## each fuzz target for $(FUZZ)
+fuzz: ## each fuzz target with $(FUZZ) inputs
 	@.ci/fuzz $(FUZZ)
 
 bin/unionfs-deep:

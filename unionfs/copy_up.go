@@ -369,18 +369,17 @@ func (c *copyUp) giveName(dir int, name string) error {
 }
 
 // publishNameless keeps the copy of a file that was unlinked and may still be open.
-func (c *copyUp) publishNameless() error {
+func (c *copyUp) publishNameless() (err error) {
 	if c.temp == "" {
-		temp := c.f.upper.temp()
-		if err := c.giveName(c.f.upper.work, temp); err != nil {
-			return err
-		}
-		c.temp = temp
+		fd := c.fd
+		c.fd = -1
+		err = c.f.keepOpen(c.n, fd)
+	} else if err = c.f.keepTemp(c.n, c.temp); err == nil {
+		c.temp = ""
 	}
-	if err := c.f.keepTemp(c.n, c.temp); err != nil {
+	if err != nil {
 		return err
 	}
-	c.temp = ""
 	c.settle(nil, "")
 	return nil
 }

@@ -277,16 +277,10 @@ func (f *FS) tmpfile(cancel <-chan struct{}, in *fuse.CreateIn) (*node, error) {
 	n.id = f.lastID
 	f.nodes[n.id] = n
 	f.tree.Unlock()
-	file := f.stack.Cache.Put(dataKey(n, true), fd, true)
-	defer file.Release()
-	k, err := f.hold(n, place{file, ""})
-	if err != nil {
+	if err := f.keepOpen(n, fd); err != nil {
 		f.Forget(n.id, 1)
 		return nil, err
 	}
-	f.tree.Lock()
-	f.keepLocked(n, k)
-	f.tree.Unlock()
 	return n, nil
 }
 

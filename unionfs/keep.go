@@ -117,6 +117,20 @@ func (f *FS) hold(n *node, p place) (kept, error) {
 	return kept{file: file}, err
 }
 
+// keepOpen keeps a regular file that has no name, by a descriptor for reading and writing that it takes over.
+func (f *FS) keepOpen(n *node, fd int) error {
+	file := f.stack.Cache.Put(dataKey(n, true), fd, true)
+	defer file.Release()
+	k, err := f.hold(n, place{file, ""})
+	if err != nil {
+		return err
+	}
+	f.tree.Lock()
+	f.keepLocked(n, k)
+	f.tree.Unlock()
+	return nil
+}
+
 // keepTemp keeps what was built under a name of the work directory and will get no other.
 func (f *FS) keepTemp(n *node, temp string) error {
 	k := kept{name: temp}

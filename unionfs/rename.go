@@ -86,7 +86,9 @@ func (r *rename) replace() error {
 		}
 		// What was done and taken back, such as a whiteout by the layer's file system, has given the directories new times.
 		r.f.attributesChanged(r.from.dir)
-		r.f.attributesChanged(r.to.dir)
+		if r.to.dir != r.from.dir {
+			r.f.attributesChanged(r.to.dir)
+		}
 		return err
 	}
 	r.settle()

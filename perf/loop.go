@@ -12,6 +12,14 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
+const (
+	// yieldEvery is how long a busy loop keeps its thread at least: a little less than forcePreemptNS of Go's runtime.
+	yieldEvery = 8 * time.Millisecond
+	// yieldLook is after how many requests a loop looks whether that has passed, some 0.6 ms of them. Where they come more slowly
+	// the scheduler sees the loop asleep anyway.
+	yieldLook = 64
+)
+
 // loop is one serving thread: it reads requests while it is a reader, and handles what it has read.
 type loop struct {
 	conn *Conn
@@ -25,6 +33,8 @@ type loop struct {
 	// unique is the number of the request being handled, 0 if none; caller is the thread that sent it, stored before.
 	unique atomic.Uint64
 	caller atomic.Uint32
+
+	yielded time.Time // when it last let Go's scheduler come by
 
 	waiter
 	beside
@@ -113,7 +123,21 @@ func (l *loop) serveOne() bool {
 	c.watch()
 	l.follow(in)
 	l.answer(n)
-	return l.turn.CompareAndSwap(turn, turn+1)
+	goesOn := l.turn.CompareAndSwap(turn, turn+1)
+	if turn/2%yieldLook == 0 {
+		l.yield()
+	}
+	return goesOn
+}
+
+// yield lets Go's scheduler come by while requests come one upon another. A goroutine that it has not seen for 10 ms it takes for
+// one that will not let go: sysmon preempts it by a signal, or takes its P away while it is in a system call, and then
+// wakes every 20 us to see whether it has to again, which took a fortieth of the processor. A yield costs two wake-ups of a thread.
+func (l *loop) yield() {
+	if now := time.Now(); now.Sub(l.yielded) >= yieldEvery {
+		l.yielded = now
+		runtime.Gosched()
+	}
 }
 
 // isOther tells whether a request may be of another client than the one before. That of a client which is not seen from here, in

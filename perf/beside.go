@@ -2,8 +2,10 @@ package perf
 
 import (
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -13,6 +15,12 @@ import (
 // lookEvery is after how many requests a loop looks where its client runs. A look costs about half as much as a request. With more
 // looks a single client that is moved now and then gains, and programs that come and go, as git's, lose.
 const lookEvery = 32
+
+const (
+	// maxAway is how many looks in a row find the client elsewhere before following it is given up for restFor.
+	maxAway = 64
+	restFor = 10 * time.Second
+)
 
 // anywhere is the processor of a loop that has not looked yet.
 const anywhere int32 = -1
@@ -27,8 +35,8 @@ const anywhere int32 = -1
 // elsewhere, the scheduler moves it.
 //
 // A loop that has a client beside it sleeps as a reader when there is nothing to read: where several do, the kernel wakes them
-// in turn, which is mostly the one beside who asks. Where clients cannot be followed the reader waits actively for as long as a
-// client on another processor needs.
+// in turn, which is mostly the one beside who asks. Where clients cannot be followed, or are never found where the loop went,
+// the reader waits actively for as long as a client on another processor needs.
 type beside struct {
 	processor atomic.Int32 // where the loop was put or seen last
 	served    int          // requests since the last look
@@ -36,7 +44,33 @@ type beside struct {
 	client    uint32       // the number of that client's thread
 	fromIt    int          // requests since the last look that were this client's
 	stat      statFile     // of the client that was looked at last
-	blind     bool         // where the clients are is not to be known, or is where the process may not be
+	blind     bool         // where the clients are is not to be known, or is where no loop can stay beside them
+}
+
+// pursuit is whether following clients pays on this machine. A scheduler that puts whoever is woken on any idle processor takes each
+// client away from beside its loop with the next answer.
+type pursuit struct {
+	mu    sync.Mutex
+	away  int       // looks in a row that found the client elsewhere; guarded by mu
+	until time.Time // when following is tried again; guarded by mu
+}
+
+// pays records whether a look has found the client beside its loop, and tells whether clients are to be followed.
+func (p *pursuit) pays(beside bool, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case beside:
+		p.away = 0
+		return true
+	case now.Before(p.until):
+		return false
+	}
+	if p.away++; p.away < maxAway {
+		return true
+	}
+	p.away, p.until = maxAway/2, now.Add(restFor) // the next trial is a shorter one
+	return false
 }
 
 // settle puts the loop onto the processor that it was invited to.
@@ -63,7 +97,7 @@ func (l *loop) follow(in *fuse.InHeader) {
 func (l *loop) look(pid uint32) {
 	client, own := l.processorOf(pid), ownProcessor()
 	l.processor.Store(own)
-	l.blind = !slices.Contains(l.conn.processors, client)
+	l.blind = !slices.Contains(l.conn.processors, client) || !l.conn.pursuit.pays(client == own, time.Now())
 	switch {
 	case l.blind:
 		l.home = false

@@ -108,6 +108,69 @@ func TestReaderFollowsClient(t *testing.T) {
 	}
 }
 
+// TestRestlessClient checks that a client which is elsewhere whenever a loop looks is soon waited for actively, and followed again
+// once it stays.
+func TestRestlessClient(t *testing.T) {
+	processors := usableProcessors()
+	if len(processors) < 2 {
+		t.Skip("needs two processors")
+	}
+	m := mountMemFS(t, Config{})
+	l := newLoop(m.conn)
+	defer l.stat.close()
+	client, done := threadOn(t, processors[1])
+	defer close(done)
+	pinned(t, processors[0], func() {
+		for range maxAway - 1 {
+			if l.look(client); l.blind {
+				t.Fatal("it was given up too soon")
+			}
+		}
+		if l.look(client); !l.blind || l.home {
+			t.Errorf("a client that is always elsewhere is still followed: blind %v, home %v", l.blind, l.home)
+		}
+	})
+	pinned(t, processors[1], func() {
+		if l.look(client); l.blind || !l.home {
+			t.Errorf("a client beside the loop is waited for actively: blind %v, home %v", l.blind, l.home)
+		}
+	})
+}
+
+// TestPursuitTriedAgain checks that following is tried again after a while, for a shorter time.
+func TestPursuitTriedAgain(t *testing.T) {
+	var p pursuit
+	now := time.Now()
+	followed := func(looks int) (n int) {
+		for range looks {
+			if p.pays(false, now) {
+				n++
+			}
+		}
+		return n
+	}
+	if n := followed(1000); n != maxAway-1 {
+		t.Errorf("followed for %d looks, want %d", n, maxAway-1)
+	}
+	now = now.Add(restFor)
+	if n := followed(1000); n != maxAway/2-1 {
+		t.Errorf("followed for %d looks the second time, want %d", n, maxAway/2-1)
+	}
+	if !p.pays(true, now) {
+		t.Error("a client beside the loop is not followed")
+	}
+}
+
+// threadOn is the number of a thread that sleeps, having run on a processor last, until done is closed.
+func threadOn(t *testing.T, processor int32) (thread uint32, done chan struct{}) {
+	started, done := make(chan uint32), make(chan struct{})
+	go pinned(t, processor, func() {
+		started <- uint32(unix.Gettid())
+		<-done
+	})
+	return <-started, done
+}
+
 // TestReaderKeepsItsProcessors checks that the processors which a loop's thread may use stay those that somebody has given it.
 func TestReaderKeepsItsProcessors(t *testing.T) {
 	processors := usableProcessors()

@@ -53,6 +53,7 @@ type Conn struct {
 	door     door
 
 	processors []int32 // those that the process may use
+	pursuit    pursuit
 
 	ready      chan struct{}
 	inited     sync.Once

@@ -41,3 +41,12 @@ func (m *Mounted) Stats() unionfs.Stats {
 	}
 	return m.server.union.Stats()
 }
+
+// Unmounted is closed once the FUSE union that this process serves is unmounted. Its place and its device number can belong to
+// another from then on, while the server still syncs what was written: see Wait. It is nil for a route of the kernel's.
+func (m *Mounted) Unmounted() <-chan struct{} {
+	if m.server == nil {
+		return nil
+	}
+	return m.server.union.Unmounted()
+}

@@ -29,6 +29,7 @@ type FS struct {
 	upper   *upperLayer // nil for a read-only union
 	conn    atomic.Pointer[perf.Conn]
 	ready   chan struct{}
+	gone    chan struct{}
 	profile perf.Profile
 	owners  ownerCheck
 
@@ -86,6 +87,7 @@ func New(o Options) (*FS, error) {
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		opts:          o, log: o.Log, stack: stack,
 		ready:   make(chan struct{}),
+		gone:    make(chan struct{}),
 		nodes:   make(map[uint64]*node),
 		byInode: make(map[inodeKey]*node),
 		lastID:  fuse.FUSE_ROOT_ID,
@@ -157,6 +159,7 @@ func (f *FS) Serve(dev *os.File) error {
 		close(f.ready)
 	}()
 	err = conn.Serve()
+	close(f.gone)
 	if f.upper != nil {
 		if serr := f.upper.sync(); err == nil && serr != nil {
 			err = fmt.Errorf("sync %s: %w", f.opts.Upper, serr)
@@ -167,6 +170,9 @@ func (f *FS) Serve(dev *os.File) error {
 
 // Ready is closed once the kernel and the union have agreed on the protocol and requests are answered.
 func (f *FS) Ready() <-chan struct{} { return f.ready }
+
+// Unmounted is closed once no request can come any more. Serve may go on for a while then: what was written is being synced.
+func (f *FS) Unmounted() <-chan struct{} { return f.gone }
 
 // SettlePoll is for a process that uses the union which it serves itself. It is to be called with the path of the mount
 // before the first file there is opened by os.Open, which otherwise can hang: see perf.Conn.SettlePoll. It gives ENOTCONN

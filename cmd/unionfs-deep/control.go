@@ -21,9 +21,7 @@ import (
 // controlTimeout bounds an inspection, so that neither side waits for a peer that hangs.
 const controlTimeout = 5 * time.Second
 
-func controlAddress(device string) *net.UnixAddr {
-	return &net.UnixAddr{Name: "@unionfs-deep/" + device, Net: "unix"}
-}
+func controlAddress(device string) string { return "@unionfs-deep/" + device }
 
 // question is what inspect sends: one JSON object.
 type question struct {
@@ -31,38 +29,48 @@ type question struct {
 	Path string `json:"path"`
 }
 
-// listenAt takes an address over from a daemon that is about to end: the kernel gives the device number of its union to the
-// next one as soon as that is unmounted.
-func listenAt(address *net.UnixAddr) (*net.UnixListener, error) {
+// listenAt takes an address over from a daemon whose union was just unmounted: the kernel gives its device number to the next one
+// at once, and who mounts anew gives the same address for the metrics.
+func listenAt(network, address string) (net.Listener, error) {
 	const handover = time.Second // a moment does, but no stranger who holds the address may hold up the mount
 	for deadline := time.Now().Add(handover); ; time.Sleep(5 * time.Millisecond) {
-		listener, err := net.ListenUnix("unix", address)
+		listener, err := net.Listen(network, address)
 		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(deadline) {
 			return listener, err
 		}
 	}
 }
 
-// serveInspection answers questions about a union until the process ends.
+// closeWith gives a listener up as soon as the union is unmounted, before what was written is synced.
+func closeWith(mounted *overlayfallback.Mounted, listener net.Listener) {
+	<-mounted.Unmounted()
+	listener.Close()
+}
+
+// serveInspection answers questions about a union until it is unmounted.
 func serveInspection(e *env, cfg *overlayfallback.Config, mounted *overlayfallback.Mounted) error {
 	entry, err := overlayfallback.MountAt(cfg.Target)
 	if err != nil {
 		return err
 	}
-	listener, err := listenAt(controlAddress(entry.Device))
+	listener, err := listenAt("unix", controlAddress(entry.Device))
 	if err != nil {
 		return err
 	}
+	go closeWith(mounted, listener)
 	go func() {
 		for {
-			conn, err := listener.AcceptUnix()
+			conn, err := listener.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
 			if err != nil {
 				e.log.Error("inspect no longer works", "error", err)
 				return
 			}
 			go func() {
 				defer conn.Close()
-				if err := answer(conn, cfg, mounted); err != nil {
+				if err := answer(conn.(*net.UnixConn), cfg, mounted); err != nil {
 					e.log.Warn("inspection failed", "error", err)
 				}
 			}()
@@ -87,7 +95,7 @@ func answer(conn *net.UnixConn, cfg *overlayfallback.Config, mounted *overlayfal
 // to this user or to owner, the user who made the mount.
 func ask(device string, owner int, q question) (inspection, error) {
 	var reply inspection
-	conn, err := net.DialUnix("unix", nil, controlAddress(device))
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: controlAddress(device), Net: "unix"})
 	if err != nil {
 		return reply, fmt.Errorf("its daemon does not answer: %w", err)
 	}

@@ -10,17 +10,17 @@ import (
 
 func TestListenAtAwaitsItsPredecessor(t *testing.T) {
 	address := controlAddress(t.Name())
-	first, err := listenAt(address)
+	first, err := listenAt("unix", address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	time.AfterFunc(50*time.Millisecond, func() { first.Close() })
-	second, err := listenAt(address)
+	second, err := listenAt("unix", address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer second.Close()
-	if _, err := listenAt(address); !errors.Is(err, unix.EADDRINUSE) {
+	if _, err := listenAt("unix", address); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("%v; want EADDRINUSE, and soon", err)
 	}
 }

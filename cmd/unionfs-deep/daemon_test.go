@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -221,15 +222,21 @@ func TestForegroundTellsSystemd(t *testing.T) {
 	}
 }
 
-func TestMetrics(t *testing.T) {
-	requireFUSE(t)
-	b := newBed(t)
+// freeAddress is one on which nobody listens for the moment.
+func freeAddress(t *testing.T) string {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := listener.Addr().String() // free again in a moment
-	listener.Close()
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+func TestMetrics(t *testing.T) {
+	requireFUSE(t)
+	b := newBed(t)
+	address := freeAddress(t)
 	b.mount(t, "fuse", "--metrics", address, "-o", b.lowerdir()+",fastpath=off")
 	b.wantContent(t, "top", "0")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -252,4 +259,59 @@ func TestMetrics(t *testing.T) {
 		t.Error("the metrics do not count LOOKUP requests")
 	}
 	http.DefaultClient.CloseIdleConnections()
+}
+
+// TestSideDoorsOfSuccessor mounts one union after another, which gets its device number, while the daemon of the first has not synced
+// everything yet: inspect and the metrics are the second one's.
+func TestSideDoorsOfSuccessor(t *testing.T) {
+	requireFUSE(t)
+	requireRoot(t)
+	address := freeAddress(t)
+	first, second := newBed(t), newBed(t)
+	first.mount(t, "fuse", "--metrics", address, "-o", first.writable())
+	slowSync(t, processes()[0])
+	before, err := overlayfallback.MountAt(first.target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Unmount(first.target, 0); err != nil {
+		t.Fatal(err)
+	}
+	second.mount(t, "fuse", "--metrics", address, "-o", second.writable())
+	if after, err := overlayfallback.MountAt(second.target); err != nil || after.Device != before.Device {
+		// Tests of other packages mount at the same time. The address of the metrics is the same in any case.
+		t.Logf("the second union has the device number %s and not %s: %v", after.Device, before.Device, err)
+	}
+	if len(processes()) != 2 {
+		t.Errorf("processes %v, want both daemons", processes())
+	}
+	if found := inspectJSON(t, second.target); found.MountPoint != second.target {
+		t.Errorf("inspect says %q of %q", found.MountPoint, second.target)
+	}
+}
+
+// slowSync has each syncfs(2) of a process take 3 seconds longer.
+func slowSync(t *testing.T, pid int) {
+	t.Helper()
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("strace, which makes syncs slow, is not installed")
+	}
+	cmd := exec.Command(strace, "-f", "-o", os.DevNull, "-e", "trace=syncfs", "-e", "inject=syncfs:delay_enter=3000000", "-p", strconv.Itoa(pid))
+	told, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Wait() }) // it ends with the process
+	lines := bufio.NewScanner(told)
+	if !lines.Scan() || !strings.Contains(lines.Text(), "attached") {
+		t.Fatalf("strace says %q: %v", lines.Text(), lines.Err())
+	}
+	go func() {
+		for lines.Scan() {
+		}
+	}()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -14,15 +15,20 @@ import (
 // metricsTimeout bounds how long a client of the metrics may take to ask.
 const metricsTimeout = 10 * time.Second
 
-// serveMetrics serves the counters of a union until the process ends.
+// serveMetrics serves the counters of a union until it is unmounted.
 func serveMetrics(e *env, address string, mounted *overlayfallback.Mounted) error {
-	listener, err := net.Listen("tcp", address)
+	listener, err := listenAt("tcp", address)
 	if err != nil {
 		return fmt.Errorf("--metrics: %w", err)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics.Handler(func() perf.Snapshot { return mounted.Stats().Requests }))
 	server := &http.Server{Handler: mux, ReadTimeout: metricsTimeout}
-	go func() { e.log.Error("metrics are no longer served", "error", server.Serve(listener)) }()
+	go closeWith(mounted, listener)
+	go func() {
+		if err := server.Serve(listener); !errors.Is(err, net.ErrClosed) {
+			e.log.Error("metrics are no longer served", "error", err)
+		}
+	}()
 	return nil
 }

@@ -144,10 +144,14 @@ func (r *Report) WriteJSON(w io.Writer) error {
 	return enc.Encode(r)
 }
 
-// Merge adds what another run found. Where both have a result, the other's stands. The targets are judged anew.
+// Merge adds what another run found. Where both have a result or a subject, the other's stands. The targets are judged anew.
 func (r *Report) Merge(other *Report) {
-	r.Made, r.Machine, r.Subjects = other.Made, other.Machine, other.Subjects
+	r.Made, r.Machine = other.Made, other.Machine
 	r.Commands = append(r.Commands, other.Commands...)
+	r.Subjects = slices.DeleteFunc(r.Subjects, func(old SubjectReport) bool {
+		return slices.ContainsFunc(other.Subjects, func(s SubjectReport) bool { return s.Name == old.Name })
+	})
+	r.Subjects = append(r.Subjects, other.Subjects...)
 	for _, x := range other.Results {
 		r.Results = slices.DeleteFunc(r.Results, func(old *Result) bool {
 			return old.Figure == x.Figure && old.Depth == x.Depth && old.Subject == x.Subject
@@ -161,7 +165,7 @@ func (r *Report) Merge(other *Report) {
 	}
 }
 
-// sort puts the results into the order of works, figures, depths and subjects.
+// sort puts the subjects into their order, and the results into that of works, figures, depths and subjects.
 func (r *Report) sort() {
 	place := make(map[string]int)
 	for _, w := range Works() {
@@ -173,6 +177,7 @@ func (r *Report) sort() {
 	for i, s := range Subjects("", false) {
 		subject[s.Name()] = i
 	}
+	slices.SortStableFunc(r.Subjects, func(a, b SubjectReport) int { return cmp.Compare(subject[a.Name], subject[b.Name]) })
 	slices.SortStableFunc(r.Results, func(a, b *Result) int {
 		return cmp.Or(cmp.Compare(place[a.Figure], place[b.Figure]), cmp.Compare(a.Depth, b.Depth),
 			cmp.Compare(subject[a.Subject], subject[b.Subject]))

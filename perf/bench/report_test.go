@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -183,6 +184,20 @@ func TestMergeTakesTheLaterResult(t *testing.T) {
 	}
 	if failed := r.Failed(); len(failed) != 1 || failed[0].Found != 2 {
 		t.Errorf("the targets were not judged anew: %v", failed)
+	}
+}
+
+func TestMergeKeepsAllSubjects(t *testing.T) {
+	report := func(subjects ...SubjectReport) *Report {
+		r := sampleReport()
+		r.Subjects = subjects
+		return r
+	}
+	r := report(SubjectReport{Name: Overlayfs, Version: "1"}, SubjectReport{Name: FuseOverlayfs2, Version: "2.0"})
+	r.Merge(report(SubjectReport{Name: Overlayfs, Version: "2"}, SubjectReport{Name: DeepFUSE, Version: "3"}))
+	want := []SubjectReport{{Name: Overlayfs, Version: "2"}, {Name: DeepFUSE, Version: "3"}, {Name: FuseOverlayfs2, Version: "2.0"}}
+	if !slices.Equal(r.Subjects, want) {
+		t.Errorf("%v, want %v", r.Subjects, want)
 	}
 }
 

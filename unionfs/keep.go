@@ -27,15 +27,17 @@ func (k kept) links(n uint32) uint32 {
 	return n
 }
 
-// keepLocked notes how a node is kept. The caller holds FS.tree.
-func (f *FS) keepLocked(n *node, k kept) {
+// keepBy notes how a node is kept.
+func (f *FS) keepBy(n *node, k kept) {
+	f.tree.Lock()
+	defer f.tree.Unlock()
 	n.extraLocked().kept = k
 	if k.file != nil {
 		f.pins++
 	}
 }
 
-// unkeepLocked takes back keepLocked, and returns what the caller is to let go of once it has released FS.tree.
+// unkeepLocked takes back keepBy, and returns what the caller is to let go of once it has released FS.tree, which it holds.
 func (f *FS) unkeepLocked(n *node) kept {
 	if n.ext == nil {
 		return kept{}
@@ -95,40 +97,30 @@ func (f *FS) keep(n *node) error {
 		return err
 	}
 	defer p.Release()
-	k, err := f.hold(n, p)
-	if err != nil {
-		return err
-	}
-	f.tree.Lock()
-	f.keepLocked(n, k)
-	f.tree.Unlock()
-	return nil
+	return f.hold(n, p)
 }
 
-// hold parks the inode at a place, or else pins it.
-func (f *FS) hold(n *node, p place) (kept, error) {
+// hold keeps the inode at a place: parked, or else pinned.
+func (f *FS) hold(n *node, p place) error {
 	if n.dir == nil && f.pinsSpent() {
 		temp := f.upper.temp()
 		if linkat(p, f.upper.work, temp) == nil {
-			return kept{name: temp}, nil
+			f.keepBy(n, kept{name: temp})
+			return nil
 		}
 	}
 	file, err := f.openPin(p, n)
-	return kept{file: file}, err
+	if err == nil {
+		f.keepBy(n, kept{file: file})
+	}
+	return err
 }
 
 // keepOpen keeps a regular file that has no name, by a descriptor for reading and writing that it takes over.
 func (f *FS) keepOpen(n *node, fd int) error {
 	file := f.stack.Cache.Put(dataKey(n, true), fd, true)
 	defer file.Release()
-	k, err := f.hold(n, place{file, ""})
-	if err != nil {
-		return err
-	}
-	f.tree.Lock()
-	f.keepLocked(n, k)
-	f.tree.Unlock()
-	return nil
+	return f.hold(n, place{file, ""})
 }
 
 // keepTemp keeps what was built under a name of the work directory and will get no other.
@@ -145,9 +137,7 @@ func (f *FS) keepTemp(n *node, temp string) error {
 		}
 		k = kept{file: file}
 	}
-	f.tree.Lock()
-	f.keepLocked(n, k)
-	f.tree.Unlock()
+	f.keepBy(n, k)
 	return nil
 }
 

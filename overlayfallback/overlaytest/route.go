@@ -48,13 +48,14 @@ func (r Route) LazyOpens() bool {
 	return r.Name() == "fuse" && !slices.Contains(r.Options(), "fastpath=off") && !slices.Contains(r.Options(), "fastpath=passthrough")
 }
 
-// touch changes a file opened for writing, if it is to be, in a way that shows in nothing but its times. It returns the error
-// of a copy-up, which without lazy opens is the open's.
+// touch changes a file opened for writing, if it is to be, in a way that shows in nothing but its times: a hole is punched where
+// the file has none of its data. It returns the error of a copy-up, which without lazy opens is the open's.
 func touch(lazy bool, fd, flags int) error {
 	if !lazy || flags&unix.O_ACCMODE == unix.O_RDONLY || flags&(unix.O_TMPFILE|unix.O_PATH) != 0 {
 		return nil
 	}
-	err := unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, 1)
+	const beyond = 1 << 40
+	err := unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, beyond, 1)
 	switch err {
 	case unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EROFS:
 		return err

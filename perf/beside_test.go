@@ -164,10 +164,13 @@ func TestPursuitTriedAgain(t *testing.T) {
 // threadOn is the number of a thread that sleeps, having run on a processor last, until done is closed.
 func threadOn(t *testing.T, processor int32) (thread uint32, done chan struct{}) {
 	started, done := make(chan uint32), make(chan struct{})
-	go pinned(t, processor, func() {
-		started <- uint32(unix.Gettid())
-		<-done
-	})
+	go func() {
+		defer close(started) // also where it cannot be pinned
+		pinned(t, processor, func() {
+			started <- uint32(unix.Gettid())
+			<-done
+		})
+	}()
 	return <-started, done
 }
 

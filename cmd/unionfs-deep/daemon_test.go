@@ -305,7 +305,11 @@ func slowSync(t *testing.T, pid int) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { cmd.Wait() }) // it ends with the process
+	// It ends with the process. After a failure that goes on, being mounted still, and is let go of.
+	t.Cleanup(func() {
+		cmd.Process.Signal(unix.SIGTERM)
+		cmd.Wait()
+	})
 	lines := bufio.NewScanner(told)
 	if !lines.Scan() || !strings.Contains(lines.Text(), "attached") {
 		t.Fatalf("strace says %q: %v", lines.Text(), lines.Err())

@@ -178,7 +178,7 @@ func (f *FS) newNode(parent *node, up *layers.File, name string, found *layers.F
 	case !found.InUpper:
 		return n, f.lowerKey(n, st), f.findIndexed(n, st)
 	case n.dir != nil:
-		return n, inodeKey{}, f.fixUpperDirectory(n, parent, up, name)
+		return n, inodeKey{}, f.fixUpperDirectory(n, parent, up, name, found)
 	}
 	f.fixUpperFile(n, up, name)
 	return n, upperKey(n, st.Ino), nil

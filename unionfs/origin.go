@@ -139,33 +139,36 @@ func (f *FS) readUUIDs() {
 	}
 }
 
-// fixUpperDirectory gives a merged directory the inode number of its topmost lower one, and reads whether it is impure.
-func (f *FS) fixUpperDirectory(n, parent *node, up *layers.File, name string) error {
+// fixUpperDirectory gives a merged directory the inode number of its topmost lower one, and reads whether it is impure. What was
+// found of it is made to be read again where its time of change is a new one.
+func (f *FS) fixUpperDirectory(n, parent *node, up *layers.File, name string, found *layers.Found) error {
 	value, err := layers.ReadXattr(up.FD, name, f.stack.Namespace().Impure())
 	if err == nil && whiteout.ParseImpure(value) {
 		n.dir.impure.Store(true)
 	}
-	if len(n.dir.places) > 0 && f.writable() == nil {
-		f.completeOrigin(n, parent, up, name)
+	if len(n.dir.places) > 0 && f.writable() == nil && f.completeOrigin(n, parent, up, name) {
+		found.Stat.Mask = 0
 	}
 	return f.fixDirectoryIno(n)
 }
 
 // completeOrigin gives a merged upper directory that was not copied up, but met a lower one when it was mounted, the origin
 // that makes its inode number last (ovl_fix_origin). That it cannot is no error.
-func (f *FS) completeOrigin(n, parent *node, up *layers.File, name string) {
+func (f *FS) completeOrigin(n, parent *node, up *layers.File, name string) (changed bool) {
 	ns := f.stack.Namespace()
 	if _, err := layers.Getxattr(up, name, ns.Origin(), nil); err != unix.ENODATA {
-		return
+		return false
 	}
 	p, err := f.lowerPlace(n)
 	if err != nil {
-		return
+		return false
 	}
 	defer p.Release()
-	if layers.Setxattr(up.FD, name, ns.Origin(), encodeOrigin(p, false), 0) == nil {
-		_ = f.setImpure(parent, up)
+	if layers.Setxattr(up.FD, name, ns.Origin(), encodeOrigin(p, false), 0) != nil {
+		return false
 	}
+	_ = f.setImpure(parent, up)
+	return true
 }
 
 // fixDirectoryIno gives a merged directory the inode number of its topmost lower one.
@@ -192,5 +195,6 @@ func (f *FS) setImpure(n *node, up *layers.File) error {
 		return err
 	}
 	n.dir.impure.Store(true)
+	f.attributesChanged(n) // its time of change
 	return nil
 }

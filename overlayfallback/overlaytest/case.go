@@ -88,6 +88,7 @@ func (r *Run) Remount() {
 // outcome is all that a run of a case leaves to compare.
 type outcome struct {
 	notes  []note
+	stale  []Difference // see Remembered
 	tree   Snapshot
 	upper  Snapshot
 	layout Layout
@@ -111,6 +112,9 @@ func (c Case) runOn(t testing.TB, r Route, l Layout, clock Clock, lazy bool) out
 	}
 	run.closeAll()
 	out := outcome{notes: run.notes, skip: run.skipped, layout: l}
+	if r.FUSE() {
+		out.stale = Remembered(run.Root, SnapAnew)
+	}
 	out.tree = mustSnap(t, run.Root, clock)
 	if err := run.Mounted.Unmount(); err != nil {
 		t.Errorf("unmount %s: %v", r, err)

@@ -138,36 +138,19 @@ func (d *duel) fight(p Program) *Failure {
 	return d.compareTrees(len(p), "tree")
 }
 
-// compareRemembered compares what the kernel remembers of the route's tree with what it is told once it has forgotten all of it:
-// exact times as well, on which no two mounts agree.
+// compareRemembered compares what the kernel remembers of the route's tree with what it is told once it has forgotten all of it.
 func (d *duel) compareRemembered(at int) *Failure {
 	for _, w := range d.workers[1] {
 		w.dropAll()
 	}
-	var trees [3]Snapshot // the first reads the directories, by which empty ones lose their impure marks
-	for i := range trees {
-		err := d.beforeLook(i)
-		if err == nil {
-			trees[i], err = SnapRemembered(d.mounts[1].Root)
+	diffs := Remembered(d.mounts[1].Root, func(root string) (Snapshot, error) {
+		if err := callForget(nil, Op{}, nil); err != nil {
+			return nil, err
 		}
-		if err != nil {
-			return &Failure{At: at, Stage: "tree", Diffs: []Difference{{d.mounts[1].Root, "snapshot", "ok", err.Error()}}}
-		}
-	}
-	return failure(d.mounts[1].Route, at, "what the kernel remembers of the tree", Compare(trees[2], trees[1], nil))
+		return SnapRemembered(root)
+	})
+	return failure(d.mounts[1].Route, at, remembers, diffs)
 }
-
-// beforeLook waits for what the route does on the side, and has the kernel forget the tree before the last of three looks.
-func (d *duel) beforeLook(look int) error {
-	if look < 2 {
-		time.Sleep(moment)
-		return nil
-	}
-	return callForget(nil, Op{}, nil)
-}
-
-// moment is how long a route may take until all can see a change that it has made on the side.
-const moment = 50 * time.Millisecond
 
 // step runs operations that may go beside each other, on both mounts, and compares their results.
 func (d *duel) step(ops Program, at int) *Failure {

@@ -132,6 +132,7 @@ func (o *oracle) judge(t *testing.T, route Route) {
 		t.Fatalf("%s\n%s", got.skip, o.c.Set.Script())
 	}
 	report(t, route, "observations", compareNotes(o.outcome.notes, got.notes))
+	report(t, route, remembers, got.stale)
 	if why := o.c.NotesOn[route.Name()]; why != "" {
 		t.Log(why)
 		return

@@ -17,23 +17,30 @@ type Snapshot map[string]Node
 // Snap records the tree at root. It goes by descriptors, so paths longer than PATH_MAX are no obstacle. Errors that the tree
 // itself gives are part of the record; the error returned is about root alone.
 func Snap(root string, clock Clock) (Snapshot, error) {
-	return snap(root, clock, unix.STATX_ALL|unix.STATX_BTIME)
+	return snap(root, walk{clock: clock, mask: unix.STATX_ALL | unix.STATX_BTIME})
 }
 
 // SnapRemembered is Snap by what the kernel remembers of the tree, without the access times and the times of birth, for which it would
 // ask a FUSE server anew.
 func SnapRemembered(root string) (Snapshot, error) {
-	return snap(root, Clock{}, unix.STATX_BASIC_STATS&^unix.STATX_ATIME)
+	return snap(root, walk{mask: remembered})
 }
 
-// snap records the tree by those fields of statx(2).
-func snap(root string, clock Clock, mask int) (Snapshot, error) {
+// SnapAnew is SnapRemembered by what a FUSE server says when it is asked for each file.
+func SnapAnew(root string) (Snapshot, error) {
+	return snap(root, walk{mask: remembered, flags: unix.AT_STATX_FORCE_SYNC})
+}
+
+const remembered = unix.STATX_BASIC_STATS &^ unix.STATX_ATIME
+
+// snap records the tree in the way that w says.
+func snap(root string, w walk) (Snapshot, error) {
 	fd, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", root, err)
 	}
 	defer unix.Close(fd)
-	w := walk{clock: clock, mask: mask, tree: Snapshot{}, first: map[inode]string{}}
+	w.tree, w.first = Snapshot{}, map[inode]string{}
 	w.root(fd)
 	return w.tree, nil
 }
@@ -48,6 +55,7 @@ type inode struct {
 type walk struct {
 	clock Clock
 	mask  int // the fields asked of statx(2)
+	flags int // its flags
 	tree  Snapshot
 	first map[inode]string // the first path seen of each inode
 }
@@ -57,7 +65,7 @@ func (w *walk) root(fd int) {
 	n := Node{}
 	w.tree["."] = n
 	var st unix.Statx_t
-	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, w.mask, &st); err != nil {
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|w.flags, w.mask, &st); err != nil {
 		n.fail("stat", err)
 		return
 	}
@@ -93,7 +101,7 @@ func (w *walk) entry(fd int, p string, e Dirent) {
 	n := Node{"d_type": typeNames[uint32(e.Type)<<12]}
 	w.tree[p] = n
 	var st unix.Statx_t
-	if err := unix.Statx(fd, e.Name, unix.AT_SYMLINK_NOFOLLOW, w.mask, &st); err != nil {
+	if err := unix.Statx(fd, e.Name, unix.AT_SYMLINK_NOFOLLOW|w.flags, w.mask, &st); err != nil {
 		n.fail("stat", err)
 		return
 	}

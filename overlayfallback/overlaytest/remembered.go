@@ -1,0 +1,24 @@
+package overlaytest
+
+import "time"
+
+// remembers is the name of the comparison that Remembered makes.
+const remembers = "what the kernel remembers of the tree"
+
+// moment is how long a route may take until all can see a change that it has made on the side.
+const moment = 50 * time.Millisecond
+
+// Remembered compares what the kernel remembers of a mounted tree with what anew says of it, exact times as well, on which no two
+// mounts agree. A FUSE server has to tell the kernel of each change that this cannot know of.
+func Remembered(root string, anew func(root string) (Snapshot, error)) []Difference {
+	var trees []Snapshot
+	for _, look := range []func(string) (Snapshot, error){SnapRemembered, SnapRemembered, anew} {
+		time.Sleep(moment)
+		tree, err := look(root)
+		if err != nil {
+			return []Difference{{root, "snapshot", "ok", err.Error()}}
+		}
+		trees = append(trees, tree)
+	}
+	return Compare(trees[2], trees[1], nil) // the first has read the directories, by which empty ones lose their impure marks
+}

@@ -309,6 +309,11 @@ func (f *FS) link(cancel <-chan struct{}, parentID uint64, name string, n *node)
 		return err
 	}
 	defer up.Release()
+	return f.unsure(f.linkIn(cancel, parent, up, name, n), parent, n)
+}
+
+// linkIn gives a node a name in a directory that is ready for it.
+func (f *FS) linkIn(cancel <-chan struct{}, parent *node, up *layers.File, name string, n *node) error {
 	if err := f.copyUpMeta(cancel, n); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package unionfs
 
 import (
+	"slices"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -216,6 +217,21 @@ func (f *FS) attributesChanged(n *node) {
 	}
 }
 
+// unsure has the kernel ask for the attributes of nodes again if a change has failed, which it takes for no change at all: marks that
+// were set for it stay, half of it may have been done, and what was done and taken back, such as a whiteout by the layer's file
+// system, has left new times. A nil node is none.
+func (f *FS) unsure(err error, nodes ...*node) error {
+	if err == nil {
+		return nil
+	}
+	for i, n := range nodes {
+		if n != nil && !slices.Contains(nodes[:i], n) {
+			f.attributesChanged(n)
+		}
+	}
+	return err
+}
+
 // moment is how late the kernel may see new times where it would otherwise ask for each file.
 const moment = 20 * time.Millisecond
 
@@ -301,9 +317,10 @@ func (f *FS) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status
 			return status(err)
 		}
 	}
-	return status(retry(func() error {
+	err = retry(func() error {
 		return unix.Fallocate(file.FD, in.Mode, int64(in.Offset), int64(in.Length))
-	}))
+	})
+	return status(f.unsure(err, n))
 }
 
 // CopyFileRange copies between two files without their data coming here.
@@ -329,7 +346,7 @@ func (f *FS) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 	}
 	offIn, offOut := int64(in.OffIn), int64(in.OffOut)
 	copied, err := unix.CopyFileRange(src.FD, &offIn, out.FD, &offOut, int(min(in.Len, 1<<30)), int(in.Flags))
-	return uint32(copied), status(err)
+	return uint32(copied), status(f.unsure(err, n))
 }
 
 // Fsync makes a file's data durable.

@@ -118,7 +118,7 @@ func fillAttr(a *fuse.Attr, st *unix.Statx_t) {
 func (f *FS) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	n, err := f.node(in.NodeId)
 	if err == nil {
-		err = f.setAttr(cancel, n, in)
+		err = f.unsure(f.setAttr(cancel, n, in), n)
 	}
 	if err != nil {
 		return status(err)

@@ -188,3 +188,61 @@ func TestIndexedNameFails(t *testing.T) {
 		}
 	}
 }
+
+// What a change that failed has left of itself is seen by stat(2), although the kernel asks anew only after what succeeded.
+func TestFailedChangeIsSeen(t *testing.T) {
+	needFUSE(t)
+	if _, err := exec.LookPath("mkfs.ext4"); err != nil {
+		t.Skip(err)
+	}
+	d := makeDirs(t, loopDisk(t, smallDisk(t, "size=24m")+"/disk", 16<<20))
+	d.lower = t.TempDir()
+	write(t, d.lower+"/dir/a", "a")
+	if err := os.Link(d.lower+"/dir/a", d.lower+"/dir/b"); err != nil {
+		t.Fatal(err)
+	}
+	root := mount(t, d.options(Options{Index: true})).root
+	write(t, root+"/file", "file")
+	if err := os.Chmod(root+"/dir/a", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	chattr(t, "+i", d.upper+"/dir")
+	defer chattr(t, "-i", d.upper+"/dir")
+	for _, step := range []struct {
+		name string
+		do   func() error
+		want error
+	}{
+		{"dir/a", func() error { return os.Remove(root + "/dir/b") }, unix.EPERM},
+		{"file", func() error { return allocate(root+"/file", 64<<20) }, unix.ENOSPC},
+	} {
+		var before, remembered, asked unix.Statx_t
+		statx(t, root+"/"+step.name, unix.AT_STATX_FORCE_SYNC, &before)
+		if err := step.do(); !errors.Is(err, step.want) {
+			t.Errorf("%s: %v, want %v", step.name, err, step.want)
+		}
+		statx(t, root+"/"+step.name, 0, &remembered)
+		statx(t, root+"/"+step.name, unix.AT_STATX_FORCE_SYNC, &asked)
+		if remembered != asked {
+			t.Errorf("%s: the kernel remembers %+v, the union says %+v", step.name, remembered, asked)
+		}
+		if asked == before {
+			t.Errorf("%s: nothing has changed, which makes the test worthless", step.name)
+		}
+	}
+}
+
+func allocate(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, size), f.Close())
+}
+
+func statx(t *testing.T, path string, flags int, st *unix.Statx_t) {
+	t.Helper()
+	if err := unix.Statx(unix.AT_FDCWD, path, flags, unix.STATX_BASIC_STATS&^unix.STATX_ATIME, st); err != nil {
+		t.Fatal(err)
+	}
+}

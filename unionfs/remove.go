@@ -39,6 +39,11 @@ func (f *FS) remove(cancel <-chan struct{}, parentID uint64, name string, isDir 
 		return err
 	}
 	defer up.Release()
+	return f.unsure(f.removeNode(cancel, parent, up, name, n), parent, n)
+}
+
+// removeNode takes a name from a node, on disk and then in memory. An error means that neither has been done.
+func (f *FS) removeNode(cancel <-chan struct{}, parent *node, up *layers.File, name string, n *node) error {
 	if err := f.intoIndex(cancel, n); err != nil {
 		return err
 	}
@@ -58,7 +63,7 @@ func (f *FS) remove(cancel <-chan struct{}, parentID uint64, name string, isDir 
 	if err := f.beforeLinks(n, hidden); err != nil {
 		return err
 	}
-	if err := f.removeIn(up, name, isDir, inUpper, covers || !inUpper); err != nil {
+	if err := f.removeIn(up, name, n.dir != nil, inUpper, covers || !inUpper); err != nil {
 		f.restoreLinks(n, hidden)
 		return err
 	}

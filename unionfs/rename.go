@@ -53,9 +53,15 @@ func (r *rename) run(cancel <-chan struct{}) error {
 	if err := r.check(); err != nil {
 		return err
 	}
-	if err := r.prepare(cancel); err != nil {
-		return err
+	err := r.prepare(cancel)
+	if err == nil {
+		err = r.locked()
 	}
+	return r.f.unsure(err, r.from.dir, r.to.dir, r.from.n, r.to.n)
+}
+
+// locked does what has been prepared.
+func (r *rename) locked() error {
 	defer r.lockNodes()()
 	if replaced := r.replaced(); replaced != nil {
 		defer r.f.letGoNamed(replaced)
@@ -83,11 +89,6 @@ func (r *rename) replace() error {
 	if err := r.move(); err != nil {
 		if replaced != nil {
 			r.f.restoreLinks(replaced, hidden)
-		}
-		// What was done and taken back, such as a whiteout by the layer's file system, has given the directories new times.
-		r.f.attributesChanged(r.from.dir)
-		if r.to.dir != r.from.dir {
-			r.f.attributesChanged(r.to.dir)
 		}
 		return err
 	}

@@ -188,7 +188,7 @@ func (f *FS) changeXattr(cancel <-chan struct{}, id uint64, attr string, change 
 	if n.dir != nil {
 		defer n.dir.noDefaultACL.Store(false)
 	}
-	return change(p, name)
+	return f.unsure(change(p, name), n)
 }
 
 // killSgid drops the set-group-id bit.

@@ -375,6 +375,17 @@ func renameCases() []Case {
 			r.Rename("empty", "updir/full", 0)
 			r.Stat(".")
 		},
+		"onto_a_full_directory_in_a_merged_one": func(r *Run) {
+			r.Chmod("lowdir", 0o700)
+			r.Chmod("empty", 0o700)
+			r.Mkdir("pure", 0o755)
+			r.Mkdir("merged/full", 0o755)
+			r.Mkdir("merged/full/x", 0o755)
+			r.List(".") // or the kernel would be told anew with the names
+			for _, name := range []string{"empty", "pure", "lowdir"} {
+				r.Rename(name, "merged/full", 0)
+			}
+		},
 		"into_a_users": func(r *Run) {
 			As(user, func() {
 				r.Rename("open/f", "open/g", 0)

@@ -9,7 +9,7 @@ import (
 // Error is the one kind of error that this package returns from its entry points: what was tried, on what, why it failed, and
 // what the user can do. errors.Is and errors.As see Err, which wraps the errno of the failing call wherever there is one.
 type Error struct {
-	Op      string // what was tried: "parse options", "check", "plan", "mount" or "unmount"
+	Op      string // what was tried: "parse options", "check", "plan", "mount", "remount" or "unmount"
 	Source  string // the mount's source, empty where it does not matter
 	Target  string // the mount point, empty where it does not matter
 	Options string // the option at fault, as written

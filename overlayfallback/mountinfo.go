@@ -21,6 +21,7 @@ type MountInfo struct {
 	ID           int    // the number of the mount; a later mount may be given it again
 	Device       string // MAJOR:MINOR, which no other mounted file system of this kernel has
 	Point        string // the mount point, as this process reaches it
+	Options      string // the options of this mount, such as rw,nosuid
 	Type         string // the file system type, such as overlay or FSType
 	Source       string // what was mounted
 	SuperOptions string // the options of the file system itself, as the kernel writes them
@@ -85,7 +86,7 @@ func parseMount(line string) (MountInfo, bool) {
 		return MountInfo{}, false
 	}
 	id, err := strconv.Atoi(left[0])
-	return MountInfo{id, left[2], unoctal(left[4]), unoctal(right[0]), unoctal(right[1]), unoctal(right[2])}, err == nil
+	return MountInfo{id, left[2], unoctal(left[4]), left[5], unoctal(right[0]), unoctal(right[1]), unoctal(right[2])}, err == nil
 }
 
 // unoctal undoes the kernel's way of writing spaces and their like, as `\040`.

@@ -10,7 +10,7 @@ import (
 
 func TestParseMount(t *testing.T) {
 	const line = `36 35 0:98 / /mnt\040a\134b rw shared:1 - fuse.unionfs-deep a\011b rw,user_id=1000,group_id=0` + "\n"
-	want := MountInfo{36, "0:98", `/mnt a\b`, FSType, "a\tb", "rw,user_id=1000,group_id=0"}
+	want := MountInfo{36, "0:98", `/mnt a\b`, "rw", FSType, "a\tb", "rw,user_id=1000,group_id=0"}
 	if got, ok := parseMount(line); !ok || got != want {
 		t.Errorf("%+v; want %+v", got, want)
 	}

@@ -123,6 +123,7 @@ var mountOptions = []option{
 	{"ro", bare, toMount, func(c *Config, _ string) error { c.Options.ReadOnly = true; return nil }},
 	{"rw", bare, toMount, func(c *Config, _ string) error { c.Options.ReadOnly = false; return nil }},
 	{"defaults", bare, toMount, nil},
+	{"remount", bare, toMount, yes(func(c *Config) *bool { return &c.Remount })},
 	{"nosuid", bare, toMount, flag(unix.MS_NOSUID, 0)}, {"suid", bare, toMount, flag(0, unix.MS_NOSUID)},
 	{"nodev", bare, toMount, flag(unix.MS_NODEV, 0)}, {"dev", bare, toMount, flag(0, unix.MS_NODEV)},
 	{"noexec", bare, toMount, flag(unix.MS_NOEXEC, 0)}, {"exec", bare, toMount, flag(0, unix.MS_NOEXEC)},
@@ -166,7 +167,7 @@ var ignoredOptions = slices.Concat(
 		"subtype", "blksize", "max_write", "max_background", "congestion_threshold", "max_readahead", "max_idle_threads", "max_threads",
 		"entry_timeout", "attr_timeout", "negative_timeout", "ac_attr_timeout", "remember", "debug", "plugins", "nfs_filehandles"),
 	unsupported("allow_root", "auto_unmount", "noxattrs", "noacl", "static_nlink", "squash_to_root", "squash_to_uid", "squash_to_gid",
-		"uidmapping", "gidmapping", "xattr_permissions", "override_creds", "bind", "rbind", "move", "remount", "umask", "uid", "gid"),
+		"uidmapping", "gidmapping", "xattr_permissions", "override_creds", "bind", "rbind", "move", "umask", "uid", "gid"),
 )
 
 func ignore(value kind, names ...string) []option {

@@ -48,6 +48,7 @@ type Config struct {
 	Route   Route  // empty is Auto
 	Naming  Naming // how the overlay route names the layers; empty is the first that fits
 	Options Options
+	Remount bool // remount: a mount is to be changed, which Remount does; Mount and NewPlan refuse it
 
 	// Lenient is the drop-in form: options that are not known, or not honoured, are noted in Warnings and passed over, and
 	// AUFS whiteouts are looked for in the layers without being asked. Set it before Set is called.
@@ -144,6 +145,9 @@ func (c *Config) OptionString() string {
 	}
 	add("upperdir", escape(c.Upper))
 	add("workdir", escape(c.Work))
+	if c.Remount {
+		all = append(all, "remount")
+	}
 	return strings.Join(append(all, c.Options.words()...), ",")
 }
 

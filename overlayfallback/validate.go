@@ -39,6 +39,8 @@ func checkWords(c *Config) error {
 	switch {
 	case c.Naming != "" && !slices.Contains(namings, c.Naming):
 		e.Err, e.Hint = fmt.Errorf("the naming %q is unknown", c.Naming), "it is one of absolute, relative, fd, fsconfig"
+	case c.Remount:
+		e.Options, e.Err, e.Hint = "remount", errors.New("it makes no mount"), "leave it out, or have Remount change one"
 	case c.Target == "":
 		e.Err, e.Hint = errors.New("no mount point"), "name the folder to mount on"
 	case len(c.Lower) == 0:

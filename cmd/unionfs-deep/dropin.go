@@ -82,6 +82,9 @@ func (d *dropInFlags) run(ctx context.Context, e *env, operands []string) error 
 		_, err := d.config(e, operands)
 		return err
 	}
+	if asked, err := remount(operands, d.options); asked {
+		return err
+	}
 	s := serving{foreground: d.foreground || d.debug}
 	return s.run(ctx, e, func() (overlayfallback.Config, error) { return d.config(e, operands) })
 }

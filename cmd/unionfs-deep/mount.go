@@ -23,6 +23,9 @@ func mountCommand() *command {
 				"serve counters on http://`ADDR`/metrics in the Prometheus text format (fuse only)")
 			flags.StringVar(&s.logFile, "log-file", "", "a daemon logs to `FILE` and not to syslog")
 			return func(ctx context.Context, e *env, operands []string) error {
+				if asked, err := remount(operands, u.options); asked {
+					return err
+				}
 				return s.run(ctx, e, func() (overlayfallback.Config, error) { return u.config(e, operands) })
 			}
 		},
@@ -33,6 +36,8 @@ const mountDetails = `The command returns once the union answers. By the routes 
 nothing stays behind in memory; by the route fuse a daemon of this user serves
 the union until it is unmounted. On failure there is one line on standard error,
 no mount and no process.
+
+With -o remount the flags of a mounted union are changed, such as ro, rw or noexec.
 
 A daemon ends on SIGTERM or SIGINT: it unmounts, waits 5 seconds for files that are
 still open, and writes everything. On SIGUSR1 it logs its counters.

@@ -118,8 +118,12 @@ func (d *duel) remount(i int) error {
 	return nil
 }
 
+// lookEvery is after how many operations it is compared what the kernel remembers, which later ones may have it ask for anew.
+const lookEvery = 100
+
 // fight runs the program and compares the results and then the trees.
 func (d *duel) fight(p Program) *Failure {
+	looked := 0
 	for at := 0; at < len(p); {
 		n := 1
 		if p[at].Thread != 0 {
@@ -130,26 +134,37 @@ func (d *duel) fight(p Program) *Failure {
 		if f := d.step(p[at:at+n], at); f != nil {
 			return f
 		}
-		at += n
+		if at += n; at-looked >= lookEvery {
+			looked = at
+			if f := d.compareRemembered(at, SnapAnew); f != nil {
+				return f
+			}
+		}
 	}
-	if f := d.compareRemembered(len(p)); f != nil {
+	for _, w := range d.workers[1] {
+		w.dropAll()
+	}
+	if f := d.compareRemembered(len(p), snapForgotten); f != nil {
 		return f
 	}
 	return d.compareTrees(len(p), "tree")
 }
 
-// compareRemembered compares what the kernel remembers of the route's tree with what it is told once it has forgotten all of it.
-func (d *duel) compareRemembered(at int) *Failure {
-	for _, w := range d.workers[1] {
-		w.dropAll()
+// compareRemembered compares what the kernel remembers of the route's tree with what anew says. The oracle's is read too, by which its
+// directories lose the same marks.
+func (d *duel) compareRemembered(at int, anew func(string) (Snapshot, error)) *Failure {
+	if _, err := SnapRemembered(d.mounts[0].Root); err != nil {
+		return &Failure{At: at, Stage: remembers, Diffs: []Difference{{d.mounts[0].Root, "snapshot", "ok", err.Error()}}}
 	}
-	diffs := Remembered(d.mounts[1].Root, func(root string) (Snapshot, error) {
-		if err := callForget(nil, Op{}, nil); err != nil {
-			return nil, err
-		}
-		return SnapRemembered(root)
-	})
-	return failure(d.mounts[1].Route, at, remembers, diffs)
+	return failure(d.mounts[1].Route, at, remembers, Remembered(d.mounts[1].Root, anew))
+}
+
+// snapForgotten is SnapRemembered once the kernel has forgotten all that it knew.
+func snapForgotten(root string) (Snapshot, error) {
+	if err := callForget(nil, Op{}, nil); err != nil {
+		return nil, err
+	}
+	return SnapRemembered(root)
 }
 
 // step runs operations that may go beside each other, on both mounts, and compares their results.

@@ -23,15 +23,15 @@ func Snap(root string, clock Clock) (Snapshot, error) {
 // SnapRemembered is Snap by what the kernel remembers of the tree, without the access times and the times of birth, for which it would
 // ask a FUSE server anew.
 func SnapRemembered(root string) (Snapshot, error) {
-	return snap(root, walk{mask: remembered})
+	return snap(root, walk{mask: rememberedMask})
 }
 
 // SnapAnew is SnapRemembered by what a FUSE server says when it is asked for each file.
 func SnapAnew(root string) (Snapshot, error) {
-	return snap(root, walk{mask: remembered, flags: unix.AT_STATX_FORCE_SYNC})
+	return snap(root, walk{mask: rememberedMask, flags: unix.AT_STATX_FORCE_SYNC})
 }
 
-const remembered = unix.STATX_BASIC_STATS &^ unix.STATX_ATIME
+const rememberedMask = unix.STATX_BASIC_STATS &^ unix.STATX_ATIME
 
 // snap records the tree in the way that w says.
 func snap(root string, w walk) (Snapshot, error) {

@@ -200,6 +200,13 @@ func (f *FS) leaveSetID(n *node, caller *fuse.Caller) (bool, error) {
 	if caller.Uid == 0 {
 		return beforeWrite, nil
 	}
+	writes, err := f.mayDropSetID(n, caller)
+	return writes && !f.opens.passingThrough(n.id), err
+}
+
+// mayDropSetID gives EPERM to a user who would drop another's file's set-id bits (setattr_prepare). Of a writer it only says that it
+// is one.
+func (f *FS) mayDropSetID(n *node, caller *fuse.Caller) (writes bool, err error) {
 	var st unix.Statx_t
 	if err := f.stat(n, &st); err != nil {
 		return false, err
@@ -210,7 +217,34 @@ func (f *FS) leaveSetID(n *node, caller *fuse.Caller) (bool, error) {
 	case n.kind != unix.S_IFREG || !mayWriteTo(caller.Pid, st.Ino):
 		return false, unix.EPERM
 	}
-	return !f.opens.passingThrough(n.id), nil
+	return true, nil
+}
+
+// mayDropCapabilities gives EPERM to a user who may not have a file's capabilities dropped. For a chown(2) that names no owner the
+// kernel removes them before it is known that it is refused for the set-id bits, which would go as well. It removes them before a
+// write or a truncation too: who may do those may.
+func (f *FS) mayDropCapabilities(n *node, caller *fuse.Caller) error {
+	if caller.Uid == 0 {
+		return nil
+	}
+	_, err := f.mayDropSetID(n, caller)
+	if err == unix.EPERM && f.mayWrite(n, caller) {
+		return nil
+	}
+	return err
+}
+
+// mayWrite tells whether a file's mode may let a user write to it who is not its owner: surely where it is false.
+func (f *FS) mayWrite(n *node, caller *fuse.Caller) bool {
+	var st unix.Statx_t
+	if f.stat(n, &st) != nil || st.Mode&unix.S_IWOTH != 0 {
+		return true
+	}
+	if st.Mode&unix.S_IWGRP == 0 { // with an ACL that is the mask
+		return false
+	}
+	_, err := f.getxattr(n, aclAccess, nil)
+	return err == nil || inGroup(caller, st.Gid)
 }
 
 // chown changes the owner; a request that changes nothing is one to nobody. The layer's file system drops set-id bits and

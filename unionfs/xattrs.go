@@ -116,7 +116,13 @@ func (f *FS) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string) 
 	if err != nil {
 		return status(err)
 	}
-	dropsSgid, err := f.aclDropsSgid(n, attr, &h.Caller)
+	if attr == capability {
+		err = f.mayDropCapabilities(n, &h.Caller)
+	}
+	dropsSgid := false
+	if err == nil {
+		dropsSgid, err = f.aclDropsSgid(n, attr, &h.Caller)
+	}
 	if err != nil {
 		return status(err)
 	}

@@ -30,16 +30,18 @@ func callChmod(e *executor, op Op, _ Node) error { return unix.Chmod(e.at(op.Pat
 func callFchmod(e *executor, op Op, _ Node) error { return unix.Fchmod(e.fd(op), op.Mode) }
 
 func callLchown(e *executor, op Op, _ Node) error {
+	var st unix.Stat_t
 	_, err := GetXattr(e.at(op.Path), capabilityXattr)
-	if op.toNobody() && err == nil {
+	if err == nil && unix.Lstat(e.at(op.Path), &st) == nil && op.toNobody(st.Mode) {
 		return nil
 	}
 	return unix.Lchown(e.at(op.Path), op.UID, op.GID)
 }
 
 func callFchown(e *executor, op Op, _ Node) error {
+	var st unix.Stat_t
 	_, err := unix.Fgetxattr(e.fd(op), capabilityXattr, nil)
-	if op.toNobody() && err == nil {
+	if err == nil && unix.Fstat(e.fd(op), &st) == nil && op.toNobody(st.Mode) {
 		return nil
 	}
 	return unix.Fchown(e.fd(op), op.UID, op.GID)
@@ -47,9 +49,11 @@ func callFchown(e *executor, op Op, _ Node) error {
 
 const capabilityXattr = "security.capability"
 
-// toNobody tells a chown by root that names no owner. Of a file with capabilities it is left out: it is a listed difference
-// (TestListed/chown_to_nobody_with_capabilities).
-func (op Op) toNobody() bool { return !op.User && op.UID == -1 && op.GID == -1 }
+// toNobody tells a chown that names no owner, by root or of a file that its mode may let others write to. Of a file with capabilities
+// it is left out: it is a listed difference (TestListed/chown_to_nobody_with_capabilities, chown_to_nobody_of_a_writable_file).
+func (op Op) toNobody(mode uint32) bool {
+	return op.UID == -1 && op.GID == -1 && (!op.User || mode&(unix.S_IWGRP|unix.S_IWOTH) != 0)
+}
 
 func callUtimens(e *executor, op Op, _ Node) error {
 	return unix.UtimesNanoAt(unix.AT_FDCWD, e.at(op.Path), op.Times[:], unix.AT_SYMLINK_NOFOLLOW)

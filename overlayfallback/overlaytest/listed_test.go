@@ -35,6 +35,7 @@ func TestListed(t *testing.T) {
 		{"direct_from_any_memory", "fuse", plain, nil, writeFromAnyMemory, "EINVAL", "ok"},
 		{"chown_to_nobody_with_capabilities", "fuse", plain, nil, chownToNobody, "755", "6755"},
 		{"chown_to_nobody_while_writing", "fuse", plain, nil, chownWhileWriting, "EPERM 6755", "ok 6755"},
+		{"chown_to_nobody_of_a_writable_file", "fuse", plain, nil, chownOfAWritableFile, "EPERM ok", "EPERM ENODATA"},
 		{"link_after_acl", "fuse", plain, nil, linkAfterACL, "EPERM", "EACCES"},
 		{"mapping_of_a_lower_file", "fuse", plain, nil, mapThenWrite, "old", "new"},
 		{"mapping_of_a_lower_file_passed_through", "fuse,fastpath=passthrough", plain, nil, mapThenWrite, "old", "new"},
@@ -232,6 +233,18 @@ func chownWhileWriting(root string) (result string) {
 		return Errno(err)
 	}
 	return fmt.Sprintf("%s %o", result, st.Mode&0o7777)
+}
+
+// chownOfAWritableFile is a user's chown without an owner of root's file with set-id bits and capabilities, to which all may write.
+func chownOfAWritableFile(root string) (result string) {
+	at := filepath.Join(root, "new")
+	err := errors.Join(os.WriteFile(at, nil, 0o644), unix.Setxattr(at, capabilityXattr, []byte(capability), 0), unix.Chmod(at, 0o6777))
+	if err != nil {
+		return err.Error()
+	}
+	As(user, func() { result = Errno(unix.Chown(at, -1, -1)) })
+	_, err = GetXattr(at, capabilityXattr)
+	return result + " " + Errno(err)
 }
 
 // linkAfterACL lets a user link a file that has become an executable set-group-id one by an ACL, in a directory that is not the

@@ -233,6 +233,21 @@ func modeCases() []Case {
 			As(user, func() { r.Chown("d/low", -1, -1) })
 			r.Stat("d/low")
 		}},
+		{Name: "capabilities_after_others_chown", Set: Set{Lower: []Layer{{
+			{Path: "low", Kind: File, Mode: 0o2755, Xattrs: []Xattr{{capabilityXattr, capability}}},
+			{Path: "plain", Kind: File, Mode: 0o755, Xattrs: []Xattr{{capabilityXattr, capability}}},
+		}}}, Run: func(r *Run) {
+			r.WriteFile("new", "x")
+			r.SetXattr("new", capabilityXattr, capability, 0)
+			r.Chmod("new", 0o6755)
+			for _, name := range []string{"new", "low", "plain"} {
+				for _, id := range []Identity{{UID: 1001, GID: 1001}, user} {
+					As(id, func() { r.Chown(name, -1, -1) })
+					r.Stat(name)
+					r.GetXattr(name, capabilityXattr)
+				}
+			}
+		}},
 		on("suid_kept_by_rename_and_link", setIDCleared(func(r *Run, name string, _ int) {
 			r.Rename(name, "x", 0)
 			r.Link("x", name)

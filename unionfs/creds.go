@@ -136,10 +136,11 @@ func descriptorField(info []byte, name string, base int) uint64 {
 }
 
 // withoutSetID is a file's mode without its set-user-id bit, and without its set-group-id bit where its group may execute it
-// or the caller is not of its group (setattr_should_drop_suidgid).
+// or the caller is neither of its group nor root (setattr_should_drop_suidgid). Root is the one of a user namespace: of another
+// the kernel does not ask for bits to be dropped.
 func withoutSetID(st *unix.Statx_t, caller *fuse.Caller) uint32 {
 	mode := uint32(st.Mode) &^ unix.S_ISUID
-	if mode&unix.S_ISGID != 0 && (mode&unix.S_IXGRP != 0 || !inGroup(caller, st.Gid)) {
+	if mode&unix.S_ISGID != 0 && (mode&unix.S_IXGRP != 0 || caller.Uid != 0 && !inGroup(caller, st.Gid)) {
 		mode &^= unix.S_ISGID
 	}
 	return mode

@@ -188,3 +188,25 @@ func TestCredentialsComeBack(t *testing.T) {
 	}()
 	<-done
 }
+
+// Which set-id bits a write or truncation drops: root here is one of a user namespace.
+func TestWithoutSetID(t *testing.T) {
+	const foreign = 4242 // a group that nobody is in
+	for _, c := range []struct {
+		mode     uint16
+		uid, gid uint32 // of the caller
+		want     uint32
+	}{
+		{0o6755, 0, 0, 0o755},
+		{0o2644, 0, 0, 0o2644},
+		{0o2644, 1000, 1000, 0o644},
+		{0o2644, 1000, foreign, 0o2644},
+		{0o2755, 1000, foreign, 0o755},
+		{0o755, 1000, 1000, 0o755},
+	} {
+		caller := fuse.Caller{Owner: fuse.Owner{Uid: c.uid, Gid: c.gid}, Pid: uint32(os.Getpid())}
+		if got := withoutSetID(&unix.Statx_t{Mode: c.mode, Gid: foreign}, &caller); got != c.want {
+			t.Errorf("%o of %d:%d becomes %o, want %o", c.mode, c.uid, c.gid, got, c.want)
+		}
+	}
+}

@@ -165,6 +165,10 @@ func (f *FS) truncate(cancel <-chan struct{}, n *node, size uint64, in *fuse.Set
 	if n.kind != unix.S_IFREG {
 		return unix.EINVAL
 	}
+	same, err := f.staysAsLong(n, size, in)
+	if err != nil {
+		return err
+	}
 	if err := f.copyUpData(cancel, n, int64(size)); err != nil {
 		return err
 	}
@@ -178,7 +182,24 @@ func (f *FS) truncate(cancel <-chan struct{}, n *node, size uint64, in *fuse.Set
 			return err
 		}
 	}
+	if same {
+		err := unix.Truncate(procName(place{file, ""}), int64(size))
+		if err != unix.EACCES && err != unix.ENOENT { // open for writing, though the server might not open it; no /proc
+			return err
+		}
+	}
 	return unix.Ftruncate(file.FD, int64(size))
+}
+
+// staysAsLong tells a truncate(2) to the size that a file has, which leaves the time of modification alone where the layer's file
+// system does, such as tmpfs and XFS. ftruncate(2) and O_TRUNC, which set it, come with a handle.
+func (f *FS) staysAsLong(n *node, size uint64, in *fuse.SetAttrIn) (bool, error) {
+	if in.Valid&fuse.FATTR_FH != 0 {
+		return false, nil
+	}
+	var st unix.Statx_t
+	err := f.stat(n, &st)
+	return st.Size == size, err
 }
 
 // capability is the xattr of a file's capabilities.

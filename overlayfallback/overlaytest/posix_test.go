@@ -444,6 +444,21 @@ func timeCases() []Case {
 			r.Changes(name, "open and truncate what is empty", func() { r.Open(name, unix.O_WRONLY|unix.O_TRUNC, 0) })
 			r.Changes(name, "close", func() { r.Close(fd) })
 		})),
+		{Name: "changed_times_of_files_cut_to_their_size", Set: Set{Lower: []Layer{{{Path: "low", Kind: File},
+			{Path: "long", Kind: File, Seed: "long", Size: 5000}}}}, UpperOn: tmpfs("size=8m"), Run: func(r *Run) {
+			r.Changes("long", "cut to less", func() { r.Truncate("long", 4096) })
+			r.WriteFile("new", "") // tmpfs tells truncate(2) and ftruncate(2) apart, ext4 does not
+			for _, name := range []string{"low", "new"} {
+				for what, cut := range []func(){
+					func() { r.Truncate(name, 0) },
+					func() { r.Err("ftruncate", unix.Ftruncate(r.Open(name, unix.O_RDWR, 0), 0)) },
+					func() { r.Open(name, unix.O_WRONLY|unix.O_TRUNC, 0) },
+				} {
+					time.Sleep(20 * time.Millisecond) // times are those of the last tick
+					r.Changes(name, fmt.Sprint("cut ", what), cut)
+				}
+			}
+		}},
 		on("changed_times_by_a_mapping", both(func(r *Run, name string) {
 			for _, name := range []string{name, name + "-new"} {
 				fd := r.Open(name, unix.O_RDWR|unix.O_CREAT, 0o600)

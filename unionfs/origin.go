@@ -2,7 +2,6 @@ package unionfs
 
 import (
 	"encoding/binary"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -32,18 +31,42 @@ func encodeOrigin(p place, upper bool) []byte {
 	return origin.Bytes()
 }
 
-// fsUUID asks a file system for its UUID (FS_IOC_GETFSUUID, Linux 6.9).
+// fsUUID asks a file system for its UUID (FS_IOC_GETFSUUID, Linux 6.9), or in its own way where that is not known: before, and by
+// btrfs still.
 func fsUUID(fd int) (uuid [16]byte, err error) {
-	const getFSUUID = 0x80111500 // _IOR(0x15, 0, struct fsuuid2)
-	var arg struct {
-		len  uint8
-		uuid [16]byte
+	const getFSUUID = 0x80111500 // _IOR(0x15, 0, struct fsuuid2), the length in a byte and then the UUID
+	var answer [17]byte
+	if err := ioctl(fd, getFSUUID, answer[:]); err != nil {
+		return ownUUID(fd)
 	}
-	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), getFSUUID, uintptr(unsafe.Pointer(&arg)))
-	if e != 0 {
-		return uuid, e
+	return [16]byte(answer[1:]), nil
+}
+
+// ownUUID asks by the call that a file system has of its own.
+func ownUUID(fd int) (uuid [16]byte, err error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		return uuid, err
 	}
-	return arg.uuid, nil
+	call, ok := uuidCalls[st.Type]
+	if !ok {
+		return uuid, unix.ENOTTY
+	}
+	answer := make([]byte, 1024)
+	copy(answer, call.question)
+	err = ioctl(fd, call.request, answer)
+	return [16]byte(answer[call.at:]), err
+}
+
+// uuidCalls are those calls, by the types that statfs(2) gives.
+var uuidCalls = map[int64]struct {
+	request  uint32
+	question []byte // what the structure holds before
+	at       int    // where the UUID is in it
+}{
+	unix.BTRFS_SUPER_MAGIC: {0x8400941f, nil, 16},                // BTRFS_IOC_FS_INFO
+	unix.XFS_SUPER_MAGIC:   {0x80705864, nil, 64},                // XFS_IOC_FSGEOMETRY_V1
+	unix.EXT4_SUPER_MAGIC:  {0x8008662c, []byte{16, 0, 0, 0}, 8}, // EXT4_IOC_GETFSUUID, Linux 6.0, given the length
 }
 
 // fixUpperFile gives an upper file the inode number of the lower one that it was copied up from (ovl_getattr), and finds

@@ -193,14 +193,20 @@ func TestWrittenIsDurable(t *testing.T) {
 // loopDisk makes an ext4 file system in a file and mounts it for the time of the test.
 func loopDisk(t testing.TB, image string, size int64) string {
 	t.Helper()
+	return formattedDisk(t, image, size, "mkfs.ext4", "-q")
+}
+
+// formattedDisk does so with the file system that a command makes.
+func formattedDisk(t testing.TB, image string, size int64, mkfs ...string) string {
+	t.Helper()
 	if err := os.WriteFile(image, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Truncate(image, size); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("mkfs.ext4", "-q", image).CombinedOutput(); err != nil {
-		t.Skipf("mkfs.ext4: %v: %s", err, out)
+	if out, err := exec.Command(mkfs[0], append(mkfs[1:], image)...).CombinedOutput(); err != nil {
+		t.Skipf("%s: %v: %s", mkfs[0], err, out)
 	}
 	return mountLoop(t, image)
 }

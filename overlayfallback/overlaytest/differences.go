@@ -24,6 +24,9 @@ var Differences = []Excuse{
 	{"An unlinked, still open lower file keeps its link count", func(r Route, d Difference) bool {
 		return (strings.HasPrefix(d.Where, "fstat(") && d.Field == "nlink" || d.Where == "fstat nlink") && d.Got == "0"
 	}},
+	{"In a user namespace `overlay.origin` is left empty", func(r Route, d Difference) bool {
+		return r.FUSE() && inUserNamespace() && strings.HasSuffix(d.Field, "overlay.origin") && d.Want == text(nil)
+	}},
 	{"Whether a file may be linked by others (protected_hardlinks)", func(r Route, d Difference) bool {
 		return r.FUSE() && strings.HasPrefix(d.Where, "link(") && d.Want == "EPERM" && d.Got == "EACCES"
 	}},

@@ -172,6 +172,17 @@ func diskQuota(r *Run) {
 	})
 }
 
+// formatted mounts a file system that a program makes in a file.
+func formatted(mkfs string) func(testing.TB, string) error {
+	return func(t testing.TB, dir string) error {
+		t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+		if err := run(fmt.Sprintf("truncate -s 400M %[2]s.img; %[1]s -q %[2]s.img; mount -o loop %[2]s.img %[2]s", mkfs, dir)); err != nil {
+			return Unsupported("not here: " + err.Error())
+		}
+		return nil
+	}
+}
+
 // quotaSubvolume mounts a subvolume of btrfs that may hold 6 MiB.
 func quotaSubvolume(t testing.TB, dir string) error {
 	script := fmt.Sprintf(`truncate -s 200M %[1]s.img; mkfs.btrfs -q %[1]s.img; mount -o loop %[1]s.img %[1]s

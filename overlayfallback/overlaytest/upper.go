@@ -20,7 +20,9 @@ func (n Node) normalise() {
 		for _, prefix := range []string{TrustedOverlay, UserOverlay} {
 			own, ok := strings.CutPrefix(name, prefix)
 			if isXattr && ok && (own == "origin" || own == "upper" || own == "uuid") {
-				n[field] = "present"
+				if n[field] != text(nil) { // which stands for none
+					n[field] = "present"
+				}
 			}
 		}
 	}

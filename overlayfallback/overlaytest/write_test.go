@@ -14,7 +14,7 @@ import (
 func TestWrite(t *testing.T) {
 	cases := append(copyUpCases(), nameCases()...)
 	cases = append(append(cases, openFileCases()...), renameCases()...)
-	cases = append(cases, signalCases()...)
+	cases = append(append(cases, signalCases()...), elsewhereCases()...)
 	RunCases(t, append(cases, historyCases()...), routes("overlay", "stacked", "fuse", "fuse,fastpath=passthrough", "fuse,fastpath=off"))
 }
 
@@ -401,6 +401,28 @@ func renameCases() []Case {
 			cases = append(cases, withOptions(on("rename_"+name, bodies[name]), "redirect_dir="+redirect))
 		}
 		cases = append(cases, withOptions(on("rename_"+name, bodies[name]), "redirect_dir=on", "index=on", "metacopy=on"))
+	}
+	return cases
+}
+
+// elsewhereCases copy up from file systems whose handles and UUIDs are of another kind than ext4's.
+func elsewhereCases() []Case {
+	var cases []Case
+	for _, mkfs := range []string{"mkfs.btrfs", "mkfs.xfs"} {
+		for _, options := range [][]string{{"index=off"}, {"index=on", "redirect_dir=on", "metacopy=on"}} {
+			c := withOptions(on(strings.TrimPrefix(mkfs, "mkfs."), func(r *Run) {
+				r.Chmod("low", 0o600)
+				r.Append("lowdir/a", "x")
+				r.Rename("lowdir/a", "lowdir/moved", 0)
+				r.Chmod("merged/sub", 0o700)
+				before := r.Ino("lowdir/moved")
+				r.Remount()
+				r.Note("same inode after a remount", r.Ino("lowdir/moved") == before)
+				r.List("lowdir")
+			}), options...)
+			c.LayersOn = formatted(mkfs)
+			cases = append(cases, c)
+		}
 	}
 	return cases
 }

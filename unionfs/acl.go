@@ -13,6 +13,8 @@ const (
 	aclDefault = "system.posix_acl_default"
 )
 
+func isACL(attr string) bool { return attr == aclAccess || attr == aclDefault }
+
 // inheritsACL reports whether what is made in a directory, of which up is the upper one, gets its permissions from there:
 // the umask then does not count (posix_acl_create). That there is no such ACL is remembered until one may have been set.
 func (d *directory) inheritsACL(up *layers.File) bool {

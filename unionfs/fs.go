@@ -53,7 +53,9 @@ type FS struct {
 	opens     opens
 
 	uuidsOnce sync.Once
-	uuids     map[[16]byte]*layers.Layer // a lower layer on each file system, by its UUID
+	uuids     map[[16]byte]*layers.Layer // a lower layer on each file system, by its UUID; nil where two have it
+	// uuidShared says that two have, with which there can be no index.
+	uuidShared bool
 }
 
 // inodeKey names an inode that has several names in its layer.
@@ -107,6 +109,12 @@ func New(o Options) (*FS, error) {
 func (f *FS) start() error {
 	f.creds = newCredentials()
 	f.owners = newOwnerCheck()
+	if f.opts.Index {
+		if f.uuidsOnce.Do(f.readUUIDs); f.uuidShared {
+			f.log.Warn("index=on does not hold: two of the layers' file systems have the same UUID, or none")
+			f.opts.Index = false
+		}
+	}
 	if f.stack.Upper != nil {
 		up, err := openUpper(f.stack, f.opts)
 		if err != nil {

@@ -2,6 +2,7 @@ package unionfs
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -42,11 +43,14 @@ func fsUUID(fd int) (uuid [16]byte, err error) {
 	return [16]byte(answer[1:]), nil
 }
 
-// ownUUID asks by the call that a file system has of its own.
+// ownUUID asks by the call that a file system has of its own. Some have no UUID, for which zeroes stand.
 func ownUUID(fd int) (uuid [16]byte, err error) {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(fd, &st); err != nil {
 		return uuid, err
+	}
+	if slices.Contains(withoutUUID, st.Type) {
+		return uuid, nil
 	}
 	call, ok := uuidCalls[st.Type]
 	if !ok {
@@ -68,6 +72,9 @@ var uuidCalls = map[int64]struct {
 	unix.XFS_SUPER_MAGIC:   {0x80705864, nil, 64},                // XFS_IOC_FSGEOMETRY_V1
 	unix.EXT4_SUPER_MAGIC:  {0x8008662c, []byte{16, 0, 0, 0}, 8}, // EXT4_IOC_GETFSUUID, Linux 6.0, given the length
 }
+
+// withoutUUID are file systems that give handles, but have no UUID.
+var withoutUUID = []int64{unix.SQUASHFS_MAGIC, unix.ISOFS_SUPER_MAGIC, unix.NFS_SUPER_MAGIC}
 
 // fixUpperFile gives an upper file the inode number of the lower one that it was copied up from (ovl_getattr), and finds
 // it in the index.
@@ -142,7 +149,9 @@ func (f *FS) layerOf(uuid [16]byte) *layers.Layer {
 	return f.uuids[uuid]
 }
 
-// readUUIDs asks each file system once.
+// readUUIDs asks each file system once. A UUID that two have stands for neither, unless one is the upper layer's. One of zeroes counts for
+// that alone where layers may be changed between mounts: an image that was made anew would be taken for the one before
+// (ovl_lower_uuid_ok).
 func (f *FS) readUUIDs() {
 	f.uuids = make(map[[16]byte]*layers.Layer)
 	seen := make(map[uint64]bool)
@@ -155,11 +164,30 @@ func (f *FS) readUUIDs() {
 		if err != nil {
 			continue
 		}
-		if uuid, err := fsUUID(root.FD); err == nil {
-			f.uuids[uuid] = l
-		}
+		uuid, err := fsUUID(root.FD)
 		root.Release()
+		if err == nil && (uuid != [16]byte{} || f.onUpper(l) || !f.opts.offlineChanges()) {
+			f.addUUID(uuid, l)
+		}
 	}
+}
+
+func (f *FS) addUUID(uuid [16]byte, l *layers.Layer) {
+	if first, twice := f.uuids[uuid]; twice {
+		f.uuidShared = true
+		if f.onUpper(first) {
+			return
+		}
+		if !f.onUpper(l) {
+			l = nil
+		}
+	}
+	f.uuids[uuid] = l
+}
+
+// onUpper tells whether a lower layer is on the upper one's file system.
+func (f *FS) onUpper(l *layers.Layer) bool {
+	return l != nil && f.stack.Upper != nil && l.Dev() == f.stack.Upper.Dev()
 }
 
 // fixUpperDirectory gives a merged directory the inode number of its topmost lower one, and reads whether it is impure. What was

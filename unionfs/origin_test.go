@@ -1,9 +1,12 @@
 package unionfs
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // File systems tell their UUIDs by calls of their own as well, on which kernels before 6.9 depend, and btrfs always.
@@ -25,5 +28,20 @@ func TestUUIDOfFileSystems(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Where all layers are on one file system, inode numbers stay though it has no UUID.
+func TestInodeStaysWithoutUUID(t *testing.T) {
+	needFUSE(t)
+	d := makeDirs(t, formattedDisk(t, t.TempDir()+"/disk", 64<<20, "mkfs.ext4", "-q", "-U", "clear"))
+	write(t, d.lower+"/file", "lower")
+	var before, after unix.Stat_t
+	m := mount(t, d.options(Options{}))
+	err := errors.Join(os.Chmod(m.p("file"), 0o600), unix.Stat(m.p("file"), &before))
+	m.unmount()
+	m = mount(t, d.options(Options{}))
+	if err = errors.Join(err, unix.Stat(m.p("file"), &after)); err != nil || after.Ino != before.Ino {
+		t.Errorf("the inode number was %d and is %d, %v", before.Ino, after.Ino, err)
 	}
 }

@@ -22,6 +22,9 @@ func (f *FS) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string, des
 		return 0, status(err)
 	}
 	size, err := f.getxattr(n, name, dest)
+	if err == unix.EOPNOTSUPP && isACL(attr) {
+		err = unix.ENODATA // where layers know no ACLs there are none: else each check of permissions would fail (fuse_get_acl)
+	}
 	return uint32(size), status(err)
 }
 
@@ -39,6 +42,15 @@ func (f *FS) getxattr(n *node, attr string, dest []byte) (size int, err error) {
 		return st.Ino, xerr
 	})
 	return size, err
+}
+
+// hasXattr gives the error with which an xattr cannot be read.
+func (f *FS) hasXattr(n *node, attr string) error {
+	name, err := f.storedName(attr)
+	if err == nil {
+		_, err = f.getxattr(n, name, nil)
+	}
+	return err
 }
 
 // storedName is the name under which the layers keep an xattr that is seen as attr.
@@ -127,8 +139,8 @@ func (f *FS) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string) 
 		return status(err)
 	}
 	if n.upper.Load() == 0 && !dropsSgid {
-		if _, st := f.GetXAttr(cancel, h, attr, nil); !st.Ok() {
-			return st
+		if err := f.hasXattr(n, attr); err != nil {
+			return status(err)
 		}
 	}
 	st := status(f.changeXattr(cancel, h.NodeId, attr, func(p place, name string) error {
@@ -182,6 +194,9 @@ func (f *FS) changeXattr(cancel <-chan struct{}, id uint64, attr string, change 
 	name, err := f.storedName(attr)
 	if err != nil {
 		return err
+	}
+	if isACL(attr) && n.upper.Load() == 0 && f.hasXattr(n, attr) == unix.EOPNOTSUPP {
+		return unix.EOPNOTSUPP // as with kernel overlayfs, until the file is copied up from where there are no ACLs (ovl_set_acl)
 	}
 	if err := f.copyUpMeta(cancel, n); err != nil {
 		return err

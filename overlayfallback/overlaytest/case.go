@@ -21,8 +21,8 @@ type Case struct {
 
 	// What is mounted on the empty directories that are to hold the layers and, for each run, the upper; nil for nothing.
 	LayersOn, UpperOn func(t testing.TB, dir string) error
-	Built             func(dir string) error           // what happens to the directory of the layers when they have been built
-	Build             func(dir string) (Layout, error) // in place of Set.Build
+	Built             func(t testing.TB, dir string) error // what happens to the directory of the layers when they have been built
+	Build             func(dir string) (Layout, error)     // in place of Set.Build
 }
 
 // notOn returns why the case does not apply to the route; empty if it does.

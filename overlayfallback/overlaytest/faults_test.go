@@ -1,6 +1,7 @@
 package overlaytest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -58,7 +59,7 @@ func run(script string) error {
 }
 
 // breakDisk cuts the image's end off where the largest file lies, so that reading the file is EIO: the loop device ends there.
-func breakDisk(dir string) error {
+func breakDisk(_ testing.TB, dir string) error {
 	return run(fmt.Sprintf(`sync -f %[1]s
 		first=$(filefrag -s -v %[1]s/l1/bad | awk '$1 == "0:" {print $4 + 0}')
 		echo 1 > /proc/sys/vm/drop_caches
@@ -181,6 +182,24 @@ func formatted(mkfs string) func(testing.TB, string) error {
 		}
 		return nil
 	}
+}
+
+// squashEach does so for each layer.
+func squashEach(t testing.TB, dir string) error {
+	layers, err := filepath.Glob(dir + "/l*")
+	for _, l := range layers {
+		err = errors.Join(err, squash(t, l))
+	}
+	return err
+}
+
+// squash mounts over layers an image of them, whose file system has no UUID.
+func squash(t testing.TB, dir string) error {
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	if err := run(fmt.Sprintf("mksquashfs %[1]s %[1]s.sq -quiet -no-progress >/dev/null; mount -o loop %[1]s.sq %[1]s", dir)); err != nil {
+		return Unsupported("not here: " + err.Error())
+	}
+	return nil
 }
 
 // quotaSubvolume mounts a subvolume of btrfs that may hold 6 MiB.

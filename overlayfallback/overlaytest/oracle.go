@@ -49,7 +49,7 @@ func (o *oracle) answer(t testing.TB) error {
 		return err
 	}
 	if o.c.Built != nil {
-		if err := o.c.Built(layers); err != nil {
+		if err := o.c.Built(t, layers); err != nil {
 			return err
 		}
 	}

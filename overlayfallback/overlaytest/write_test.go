@@ -408,19 +408,34 @@ func renameCases() []Case {
 // elsewhereCases copy up from file systems whose handles and UUIDs are of another kind than ext4's.
 func elsewhereCases() []Case {
 	var cases []Case
-	for _, mkfs := range []string{"mkfs.btrfs", "mkfs.xfs"} {
+	for _, mkfs := range []string{"mkfs.btrfs", "mkfs.xfs", "mksquashfs", "mksquashfs of each"} {
 		for _, options := range [][]string{{"index=off"}, {"index=on", "redirect_dir=on", "metacopy=on"}} {
-			c := withOptions(on(strings.TrimPrefix(mkfs, "mkfs."), func(r *Run) {
+			c := withOptions(on("from_"+strings.TrimPrefix(mkfs, "mkfs."), func(r *Run) {
 				r.Chmod("low", 0o600)
 				r.Append("lowdir/a", "x")
 				r.Rename("lowdir/a", "lowdir/moved", 0)
 				r.Chmod("merged/sub", 0o700)
 				before := r.Ino("lowdir/moved")
+				for _, name := range []string{"top", "low"} { // below, and copied up
+					r.RemoveXattr(name, "system.posix_acl_access")
+					r.SetXattr(name, "system.posix_acl_access", acl("u::rwx,u:1000:rwx,g::r-x,m::r-x,o::r-x"), 0)
+					r.GetXattr(name, "system.posix_acl_access")
+				}
+				r.Link("low", "linked")
+				r.Note("same inode of a link", r.Ino("linked") == r.Ino("low"))
+				r.Unlink("linked")
 				r.Remount()
 				r.Note("same inode after a remount", r.Ino("lowdir/moved") == before)
 				r.List("lowdir")
 			}), options...)
-			c.LayersOn = formatted(mkfs)
+			switch mkfs {
+			case "mksquashfs":
+				c.Built = squash
+			case "mksquashfs of each":
+				c.Built = squashEach
+			default:
+				c.LayersOn = formatted(mkfs)
+			}
 			cases = append(cases, c)
 		}
 	}

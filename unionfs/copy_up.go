@@ -13,13 +13,26 @@ import (
 // wholeFile, as the length to copy up, is all of it.
 const wholeFile int64 = math.MaxInt64
 
-// copyUpMeta makes sure that a node is in the upper layer so that its metadata can be changed: with metacopy=on without
-// its data.
+// wish is what a copy-up is asked for.
+type wish struct {
+	limit    int64   // how much of a file's data is wanted, in bytes
+	metaOnly bool    // the metadata will do
+	mode     *uint32 // the mode that the copy gets, nil for the lower file's
+	answered bool    // the answer to the request has the new attributes
+	granted  bool    // set where it was this one that has copied the node up
+}
+
+// forMeta is the wish to change a node's metadata: with metacopy=on a copy without data will do.
+func (f *FS) forMeta(n *node) *wish {
+	return &wish{limit: wholeFile, metaOnly: f.opts.Metacopy && n.kind == unix.S_IFREG}
+}
+
+// copyUpMeta makes sure that a node is in the upper layer so that its metadata can be changed.
 func (f *FS) copyUpMeta(cancel <-chan struct{}, n *node) error {
 	if n.upper.Load() != 0 {
 		return nil
 	}
-	return f.copyUp(cancel, n, wholeFile, f.opts.Metacopy && n.kind == unix.S_IFREG)
+	return f.copyUp(cancel, n, f.forMeta(n))
 }
 
 // copyUpData makes sure that a node's data is in the upper layer: its first limit bytes, where the caller is going to cut
@@ -31,7 +44,7 @@ func (f *FS) copyUpData(cancel <-chan struct{}, n *node, limit int64) error {
 	if n.kind != unix.S_IFREG {
 		return f.copyUpMeta(cancel, n)
 	}
-	return f.copyUp(cancel, n, limit, false)
+	return f.copyUp(cancel, n, &wish{limit: limit})
 }
 
 func (f *FS) isMetacopy(n *node) bool {
@@ -42,7 +55,7 @@ func (f *FS) isMetacopy(n *node) bool {
 
 // copyUp copies a node up, its parents first. The node's own lock is held for as long as it takes: others who need the
 // copy wait for it, and so does who removes or renames the file, while reading it and everything else goes on.
-func (f *FS) copyUp(cancel <-chan struct{}, n *node, limit int64, metaOnly bool) error {
+func (f *FS) copyUp(cancel <-chan struct{}, n *node, w *wish) error {
 	f.tree.RLock()
 	parent := n.parent
 	f.tree.RUnlock()
@@ -53,37 +66,38 @@ func (f *FS) copyUp(cancel <-chan struct{}, n *node, limit int64, metaOnly bool)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return f.copyUpLocked(cancel, n, limit, metaOnly)
+	return f.copyUpLocked(cancel, n, w)
 }
 
-func (f *FS) copyUpLocked(cancel <-chan struct{}, n *node, limit int64, metaOnly bool) error {
+func (f *FS) copyUpLocked(cancel <-chan struct{}, n *node, w *wish) error {
 	if n.upper.Load() != 0 {
-		if metaOnly || !f.isMetacopy(n) {
+		if w.metaOnly || !f.isMetacopy(n) {
 			return nil
 		}
-		return f.completeMetacopy(cancel, n, limit)
+		return f.completeMetacopy(cancel, n, w.limit)
 	}
 	from, err := f.lowerPlace(n)
 	if err != nil {
 		return err
 	}
 	defer from.Release()
-	c := copyUp{f: f, n: n, cancel: cancel, from: from, limit: limit, metaOnly: metaOnly, fd: -1}
+	c := copyUp{f: f, n: n, cancel: cancel, from: from, wish: w, fd: -1}
 	defer c.close()
-	return c.run()
+	err = c.run()
+	w.granted = err == nil
+	return err
 }
 
 // copyUp is the state of one copy-up (struct ovl_copy_up_ctx). The copy is built in the work directory, whole, and published
 // by one link or rename, so that a crash leaves the file as it was or as it became.
 type copyUp struct {
-	f        *FS
-	n        *node
-	cancel   <-chan struct{}
-	from     place
-	limit    int64
-	metaOnly bool
+	*wish
+	f      *FS
+	n      *node
+	cancel <-chan struct{}
+	from   place
 
-	st     unix.Statx_t // of the lower inode
+	st     unix.Statx_t // of the lower inode, with the mode that is wished for
 	made   unix.Statx_t // of the copy, as it was made
 	temp   string       // name in the work directory, empty where it has none and once published
 	fd     int          // the copy, open, of a regular file
@@ -98,6 +112,9 @@ func (c *copyUp) run() error {
 	}
 	if err := c.f.owners.check(c.from, &c.st); err != nil {
 		return err
+	}
+	if c.mode != nil {
+		c.st.Mode = c.st.Mode&unix.S_IFMT | uint16(*c.mode&07777)
 	}
 	for _, step := range []func() error{c.make, c.copyData, c.setOrigin, c.copyMetadata, c.sync} {
 		if err := step(); err != nil {
@@ -206,10 +223,11 @@ func (f *FS) copyAttributes(from, to place, st, made *unix.Statx_t, mode uint32)
 			return err
 		}
 	}
-	if err := f.copyXattrs(from, to); err != nil {
+	acl, err := f.copyXattrs(from, to)
+	if err != nil {
 		return err
 	}
-	if uint32(st.Mode)&unix.S_IFMT != unix.S_IFLNK && mode != uint32(made.Mode)&07777 {
+	if uint32(st.Mode)&unix.S_IFMT != unix.S_IFLNK && (acl || mode != uint32(made.Mode)&07777) {
 		if err := chmod(to, mode); err != nil {
 			return err
 		}
@@ -235,14 +253,14 @@ func timesOf(st *unix.Statx_t) *[2]unix.Timespec {
 }
 
 // copyXattrs copies all xattrs but the union's own (ovl_copy_xattr). Those that guard the file must not be lost; another
-// that the upper file system does not take is left out.
-func (f *FS) copyXattrs(from, to place) error {
+// that the upper file system does not take is left out. acl tells that one has set the mode as well.
+func (f *FS) copyXattrs(from, to place) (acl bool, err error) {
 	names, err := layers.Listxattr(from.FD, from.name)
 	if err != nil {
 		if err == unix.EOPNOTSUPP {
-			return nil
+			return false, nil
 		}
-		return err
+		return false, err
 	}
 	ns := f.stack.Namespace()
 	for _, name := range names {
@@ -257,10 +275,11 @@ func (f *FS) copyXattrs(from, to place) error {
 			err = layers.Setxattr(to.FD, to.name, name, value, 0)
 		}
 		if err != nil && !(mayLose(name) && (err == unix.EOPNOTSUPP || err == unix.EPERM)) {
-			return err
+			return acl, err
 		}
+		acl = acl || name == aclAccess
 	}
-	return nil
+	return acl, nil
 }
 
 // mayLose tells the xattrs that are no loss where the upper layer cannot hold them (ovl_must_copy_xattr). Labels of
@@ -419,7 +438,9 @@ func (c *copyUp) settle(parent *node, name string) {
 		f.backings.Drop(n.id)
 	}
 	// The copy has another time of change, maybe another link count, and its directory has changed as well.
-	f.attributesChanged(n)
+	if !c.answered {
+		f.attributesChanged(n)
+	}
 	switch {
 	case parent == nil:
 	case c.broken:

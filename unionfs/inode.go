@@ -141,7 +141,9 @@ func (f *FS) setAttr(cancel <-chan struct{}, n *node, in *fuse.SetAttrIn) error 
 		if err := f.truncate(cancel, n, size, in); err != nil {
 			return err
 		}
-	} else if err := f.copyUpMeta(cancel, n); err != nil {
+	}
+	moded, err := f.copyUpToSet(cancel, n, in)
+	if err != nil {
 		return err
 	}
 	p, err := f.upperPlace(n)
@@ -152,12 +154,27 @@ func (f *FS) setAttr(cancel <-chan struct{}, n *node, in *fuse.SetAttrIn) error 
 	if err := f.chown(p, n, in, nothing); err != nil {
 		return err
 	}
-	if mode, ok := in.GetMode(); ok {
+	if mode, ok := in.GetMode(); ok && !moded {
 		if err := chmod(p, mode); err != nil {
 			return err
 		}
 	}
 	return setTimes(p, in)
+}
+
+// copyUpToSet copies a node up so that its attributes can be set, and tells whether the copy has got the mode already: unless it is to have
+// another owner, which would drop bits of it.
+func (f *FS) copyUpToSet(cancel <-chan struct{}, n *node, in *fuse.SetAttrIn) (moded bool, err error) {
+	if n.upper.Load() != 0 {
+		return false, nil
+	}
+	w := f.forMeta(n)
+	w.answered = true
+	if mode, ok := in.GetMode(); ok && in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) == 0 {
+		w.mode = &mode
+	}
+	err = f.copyUp(cancel, n, w)
+	return w.granted && w.mode != nil, err
 }
 
 // truncate sets a file's size. What lies beyond is not copied up first.

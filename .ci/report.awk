@@ -25,7 +25,7 @@ match($0, /^ *--- (PASS|FAIL|SKIP): /) {
     delete reason
     next
 }
-/^(PASS|FAIL)$/ { next }
+/^(PASS|FAIL)$/ { test = ""; next } # what follows is of the whole package, such as a mount that it has left
 /^(panic:|fatal error:|# )/ { loud = 1 } # of a crash or a failed build everything is wanted, up to the next test
 loud { print; next }
 test != "" {

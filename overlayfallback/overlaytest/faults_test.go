@@ -49,6 +49,15 @@ func disk(size string) func(testing.TB, string) error {
 	}
 }
 
+// scripted has a shell script mount something on the directory. What it cannot mount this machine lacks.
+func scripted(t testing.TB, dir, lack, script string) error {
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	if err := run(script); err != nil {
+		return Unsupported(lack + ": " + err.Error())
+	}
+	return nil
+}
+
 // run runs a shell script; the error holds what it printed.
 func run(script string) error {
 	out, err := exec.Command("bash", "-ec", script).CombinedOutput()
@@ -154,13 +163,9 @@ func ioError(r *Run) {
 
 // quotaDisk mounts a disk with quotas, of which user 1000 has a little.
 func quotaDisk(t testing.TB, dir string) error {
-	script := fmt.Sprintf(`truncate -s 48M %[1]s.img; mkfs.ext4 -q -F -O quota %[1]s.img; mount -o loop,usrquota %[1]s.img %[1]s
-		setquota -u 1000 200 200 0 0 %[1]s`, dir)
-	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
-	if err := run(script); err != nil {
-		return Unsupported("no disk quotas on this kernel: " + err.Error())
-	}
-	return nil
+	return scripted(t, dir, "no disk quotas on this kernel", fmt.Sprintf(`truncate -s 48M %[1]s.img
+		mkfs.ext4 -q -F -O quota %[1]s.img; mount -o loop,usrquota %[1]s.img %[1]s
+		setquota -u 1000 200 200 0 0 %[1]s`, dir))
 }
 
 func diskQuota(r *Run) {
@@ -176,12 +181,15 @@ func diskQuota(r *Run) {
 // formatted mounts a file system that a program makes in a file.
 func formatted(mkfs string) func(testing.TB, string) error {
 	return func(t testing.TB, dir string) error {
-		t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
-		if err := run(fmt.Sprintf("truncate -s 400M %[2]s.img; %[1]s -q %[2]s.img; mount -o loop %[2]s.img %[2]s", mkfs, dir)); err != nil {
-			return Unsupported("not here: " + err.Error())
-		}
-		return nil
+		return scripted(t, dir, "no "+mkfs+" here",
+			fmt.Sprintf("truncate -s 400M %[2]s.img; %[1]s -q %[2]s.img; mount -o loop %[2]s.img %[2]s", mkfs, dir))
 	}
+}
+
+// squash mounts over layers an image of them, whose file system has no UUID.
+func squash(t testing.TB, dir string) error {
+	return scripted(t, dir, "no squashfs here",
+		fmt.Sprintf("mksquashfs %[1]s %[1]s.sq -quiet -no-progress >/dev/null; mount -o loop %[1]s.sq %[1]s", dir))
 }
 
 // squashEach does so for each layer.
@@ -193,26 +201,13 @@ func squashEach(t testing.TB, dir string) error {
 	return err
 }
 
-// squash mounts over layers an image of them, whose file system has no UUID.
-func squash(t testing.TB, dir string) error {
-	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
-	if err := run(fmt.Sprintf("mksquashfs %[1]s %[1]s.sq -quiet -no-progress >/dev/null; mount -o loop %[1]s.sq %[1]s", dir)); err != nil {
-		return Unsupported("not here: " + err.Error())
-	}
-	return nil
-}
-
 // quotaSubvolume mounts a subvolume of btrfs that may hold 6 MiB.
 func quotaSubvolume(t testing.TB, dir string) error {
-	script := fmt.Sprintf(`truncate -s 200M %[1]s.img; mkfs.btrfs -q %[1]s.img; mount -o loop %[1]s.img %[1]s
+	return scripted(t, dir, "no btrfs with quotas here", fmt.Sprintf(`truncate -s 200M %[1]s.img
+		mkfs.btrfs -q %[1]s.img; mount -o loop %[1]s.img %[1]s
 		trap 'umount %[1]s' ERR
 		btrfs quota enable %[1]s; btrfs subvolume create %[1]s/small; btrfs qgroup limit 6M %[1]s/small
-		trap - ERR; umount %[1]s; mount -o loop,subvol=small %[1]s.img %[1]s`, dir)
-	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
-	if err := run(script); err != nil {
-		return Unsupported("no btrfs with quotas here: " + err.Error())
-	}
-	return nil
+		trap - ERR; umount %[1]s; mount -o loop,subvol=small %[1]s.img %[1]s`, dir))
 }
 
 func subvolumeQuota(r *Run) {

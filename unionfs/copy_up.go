@@ -296,7 +296,7 @@ func (c *copyUp) setOrigin() error {
 	c.broken = c.n.dir == nil && c.st.Nlink > 1 && !c.f.opts.Index
 	var value []byte
 	if !c.broken {
-		value = encodeOrigin(c.from, false)
+		value = c.f.originOf(c.from, &c.st)
 		err := layers.Setxattr(to.FD, to.name, ns.Origin(), value, 0)
 		if err != nil && err != unix.EOPNOTSUPP && err != unix.EPERM {
 			return err

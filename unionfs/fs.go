@@ -52,8 +52,9 @@ type FS struct {
 	backings  *perf.Backings
 	opens     opens
 
-	uuidsOnce sync.Once
-	uuids     map[[16]byte]*layers.Layer // a lower layer on each file system, by its UUID; nil where two have it
+	uuidsOnce  sync.Once
+	uuids      map[[16]byte]*layers.Layer // a lower layer on each file system, by its UUID; nil where two have it
+	deviceUUID map[uint64][16]byte        // of each lower layer's file system, by its device
 	// uuidShared says that two have, with which there can be no index.
 	uuidShared bool
 }

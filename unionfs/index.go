@@ -20,7 +20,7 @@ func (f *FS) findIndexed(n *node, st *unix.Statx_t) error {
 	if err != nil {
 		return err
 	}
-	value := encodeOrigin(p, false)
+	value := f.originOf(p, st)
 	p.Release()
 	origin, err := whiteout.ParseOrigin(value)
 	if err != nil {

@@ -10,18 +10,31 @@ import (
 	"github.com/unionfs-deep/unionfs-deep/whiteout"
 )
 
-// encodeOrigin is the value of overlay.origin for a lower inode: its file handle, or nothing where it has none
+// originOf is encodeOrigin for a lower inode with the attributes st.
+func (f *FS) originOf(p place, st *unix.Statx_t) []byte {
+	f.uuidsOnce.Do(f.readUUIDs)
+	if uuid, ok := f.deviceUUID[unix.Mkdev(st.Dev_major, st.Dev_minor)]; ok {
+		return originWith(uuid, p, false)
+	}
+	return encodeOrigin(p, false) // of a file system that is mounted inside a layer
+}
+
+// encodeOrigin is the value of overlay.origin for an inode: its file handle, or nothing where it has none
 // (ovl_get_origin_fh).
 func encodeOrigin(p place, upper bool) []byte {
+	uuid, err := fsUUID(p.FD)
+	if err != nil {
+		return nil
+	}
+	return originWith(uuid, p, upper)
+}
+
+func originWith(uuid [16]byte, p place, upper bool) []byte {
 	flags := 0
 	if p.name == "" {
 		flags = unix.AT_EMPTY_PATH
 	}
 	handle, _, err := unix.NameToHandleAt(p.FD, p.name, flags)
-	if err != nil {
-		return nil
-	}
-	uuid, err := fsUUID(p.FD)
 	if err != nil {
 		return nil
 	}
@@ -154,6 +167,7 @@ func (f *FS) layerOf(uuid [16]byte) *layers.Layer {
 // (ovl_lower_uuid_ok).
 func (f *FS) readUUIDs() {
 	f.uuids = make(map[[16]byte]*layers.Layer)
+	f.deviceUUID = make(map[uint64][16]byte)
 	seen := make(map[uint64]bool)
 	for _, l := range f.stack.Lower {
 		if seen[l.Dev()] {
@@ -166,7 +180,11 @@ func (f *FS) readUUIDs() {
 		}
 		uuid, err := fsUUID(root.FD)
 		root.Release()
-		if err == nil && (uuid != [16]byte{} || f.onUpper(l) || !f.opts.offlineChanges()) {
+		if err != nil {
+			continue
+		}
+		f.deviceUUID[l.Dev()] = uuid
+		if uuid != [16]byte{} || f.onUpper(l) || !f.opts.offlineChanges() {
 			f.addUUID(uuid, l)
 		}
 	}

@@ -166,6 +166,43 @@ func TestPanicFailsTheRequestOnly(t *testing.T) {
 }
 
 // TestRefusedReply answers with what the kernel throws away; the caller must not wait for good.
+// A request that finds no room is handled once more where room has been made. Others are served meanwhile.
+func TestMakeRoom(t *testing.T) {
+	for _, made := range []bool{true, false} {
+		var m *mounted
+		served := make(chan error, 2)
+		m = mountMemFS(t, Config{MakeRoom: func() bool {
+			served <- within(5*time.Second, func() error {
+				_, err := os.Stat(m.path("f"))
+				return err
+			})
+			m.room.Store(made)
+			return made
+		}})
+		_, err := os.Stat(m.path("full"))
+		if made && err != nil || !made && !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("with room %v: %v", made, err)
+		}
+		if len(served) != 1 {
+			t.Errorf("with room %v: asked for room %d times", made, len(served))
+		} else if err := <-served; err != nil {
+			t.Errorf("another request was not served meanwhile: %v", err)
+		}
+	}
+}
+
+// within gives an error where f takes longer.
+func within(d time.Duration, f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(d):
+		return fmt.Errorf("still not done after %s", d)
+	}
+}
+
 func TestRefusedReply(t *testing.T) {
 	m := mountMemFS(t, Config{})
 	if _, err := os.Stat(m.path("mad")); !errors.Is(err, syscall.EIO) {

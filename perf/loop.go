@@ -258,10 +258,27 @@ func (l *loop) handle(in *fuse.InHeader, n int) (size int) {
 	}
 	l.inList[0], l.outList[0] = l.in.data[:n], l.out.data
 	size, status := l.conn.protocol.HandleRequest(l.inList[:], l.outList[:])
+	if status.Ok() && size > 0 && l.noRoom() && l.makeRoom() {
+		size, status = l.conn.protocol.HandleRequest(l.inList[:], l.outList[:])
+	}
 	if !status.Ok() {
 		return l.failed(in)
 	}
 	return size
+}
+
+// noRoom tells whether the answer in l.out is one that Config.MakeRoom may better.
+func (l *loop) noRoom() bool {
+	status := (*fuse.OutHeader)(unsafe.Pointer(&l.out.data[0])).Status
+	return l.conn.cfg.MakeRoom != nil && (status == -int32(syscall.ENOSPC) || status == -int32(syscall.EDQUOT))
+}
+
+// makeRoom calls Config.MakeRoom, while another loop reads: room may be made by a FORGET that is still to be read.
+func (l *loop) makeRoom() bool {
+	if turn := l.turn.Load(); handling(turn) && l.turn.CompareAndSwap(turn, turn+1) {
+		l.conn.handOver(l)
+	}
+	return l.conn.cfg.MakeRoom()
 }
 
 // failed puts the answer EIO into l.out and returns its size.

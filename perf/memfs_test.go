@@ -25,6 +25,7 @@ type memFS struct {
 	entered   chan struct{} // gets a token for each handler of a "slow" name
 	canceled  atomic.Int32
 	unmounted atomic.Bool
+	room      atomic.Bool  // there is room for "full"
 	sleep     atomic.Int64 // what each READ waits, in nanoseconds
 }
 
@@ -48,6 +49,8 @@ func (f *memFS) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, ou
 		return fuse.Status(5000) // no error that the kernel takes
 	case strings.HasPrefix(name, "slow"):
 		return f.block(cancel)
+	case name == "full" && !f.room.Load():
+		return fuse.Status(unix.ENOSPC)
 	case name[0] != 'f':
 		return fuse.ENOENT
 	}

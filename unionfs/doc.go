@@ -27,7 +27,7 @@
 //	reach.go     how a node is reached in its layers        node.go     the inode table, names, FORGET
 //	inode.go     attributes                                 handles.go  file handles of forgotten nodes
 //	readdir.go   directories                                super.go    upper and work directory, statfs
-//	ahead.go     directories before they are asked for
+//	ahead.go     directories before they are asked for      room.go     room that is given back late
 //	file.go      open, read, write                          creds.go    acting for the caller
 //	dir.go       create, link                               remove.go   unlink, rmdir, whiteouts
 //	keep.go      files without a name

@@ -181,6 +181,10 @@ func (f *FS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 		return 0, status(err)
 	}
 	written, err := pwrite(file.FD, data, int64(in.Offset), in.WriteFlags)
+	if written > 0 && noRoom(err) && f.makeRoom() {
+		more, _ := pwrite(file.FD, data[written:], int64(in.Offset)+int64(written), in.WriteFlags)
+		written += more
+	}
 	if err != nil && written == 0 {
 		return 0, status(err)
 	}

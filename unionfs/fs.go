@@ -47,6 +47,8 @@ type FS struct {
 	merging   int                // how many goroutines merge directories ahead
 	pins      int                // inodes that are kept open
 	maxPins   int                // how many may be, where there is another way; immutable
+	keeping   atomic.Int64       // inodes without a name that are kept
+	freed     atomic.Int64       // when one was last given back, in nanoseconds of Unix time
 	copyUps   atomic.Uint64
 	copied    atomic.Uint64 // bytes that copy-ups have written
 	backings  *perf.Backings
@@ -154,7 +156,9 @@ func growTable(kept int) {
 // Serve answers the requests of a mounted /dev/fuse descriptor until the file system is unmounted. Before it returns, all
 // that was written has been synced to the upper layer (unless volatile).
 func (f *FS) Serve(dev *os.File) error {
-	conn, err := perf.NewConn(dev, f, f.mountOptions(), perf.Config{ThreadInit: f.creds.initThread, Log: f.log})
+	conn, err := perf.NewConn(dev, f, f.mountOptions(), perf.Config{
+		ThreadInit: f.creds.initThread, MakeRoom: f.makeRoom, Log: f.log,
+	})
 	if err != nil {
 		return err
 	}

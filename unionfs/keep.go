@@ -1,6 +1,8 @@
 package unionfs
 
 import (
+	"time"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/unionfs-deep/unionfs-deep/unionfs/layers"
@@ -32,12 +34,13 @@ func (f *FS) keepBy(n *node, k kept) {
 	f.tree.Lock()
 	defer f.tree.Unlock()
 	n.extraLocked().kept = k
+	f.keeping.Add(1)
 	if k.file != nil {
 		f.pins++
 	}
 }
 
-// unkeepLocked takes back keepBy, and returns what the caller is to let go of once it has released FS.tree, which it holds.
+// unkeepLocked takes back keepBy, and returns what the caller, who holds FS.tree, is to let go of by letGo once it has released that.
 func (f *FS) unkeepLocked(n *node) kept {
 	if n.ext == nil {
 		return kept{}
@@ -58,6 +61,10 @@ func (f *FS) letGo(n *node, k kept) {
 	}
 	if k.name != "" {
 		f.discard(k.name)
+	}
+	if k.something() {
+		f.freed.Store(time.Now().UnixNano())
+		f.keeping.Add(-1)
 	}
 }
 

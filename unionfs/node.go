@@ -296,12 +296,6 @@ func (f *FS) shrinkLocked() bool {
 
 // closeNode closes what a node that was freed had open.
 func (f *FS) closeNode(n *node) {
-	if n.ext != nil && n.ext.kept.something() {
-		f.tree.Lock()
-		k := f.unkeepLocked(n)
-		f.tree.Unlock()
-		f.letGo(n, k)
-	}
 	switch {
 	case n.kind == unix.S_IFREG:
 		f.stack.Cache.Drop(dataKey(n, true))
@@ -310,6 +304,12 @@ func (f *FS) closeNode(n *node) {
 		f.opens.forget(n.id)
 	case n.dir != nil && n.ext != nil && n.ext.gone:
 		f.stack.Cache.Drop(layers.Key{Ino: n.upper.Load()})
+	}
+	if n.ext != nil && n.ext.kept.something() {
+		f.tree.Lock()
+		k := f.unkeepLocked(n)
+		f.tree.Unlock()
+		f.letGo(n, k) // with which it is freed
 	}
 }
 

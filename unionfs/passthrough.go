@@ -23,6 +23,10 @@ var errMayBeCopiedUp = errors.New("a lower file of a writable union is not passe
 // leave them.
 var errSetID = errors.New("a file with set-id bits is not passed through")
 
+// errNearlyFull says why a file is not handed over to be written: a write that finds no room cannot wait for room in the kernel, as it
+// does here (makeRoom).
+var errNearlyFull = errors.New("a file of a file system that is nearly full is not passed through to be written")
+
 func hasSetID(fd int) error {
 	var st unix.Stat_t
 	err := unix.Fstat(fd, &st)
@@ -148,6 +152,9 @@ func (f *FS) openPassthrough(n *node, flags uint32, out *fuse.OpenOut) error {
 		var err error
 		if file, err = f.data(n); err != nil {
 			return -1, err
+		}
+		if flags&unix.O_ACCMODE != unix.O_RDONLY && f.upper.nearlyFull() {
+			return -1, errNearlyFull
 		}
 		return file.FD, hasSetID(file.FD)
 	})

@@ -22,6 +22,9 @@ func TestFaults(t *testing.T) {
 		{Name: "no_space", Set: big, UpperOn: tmpfs("size=2m"), Run: noSpace},
 		withOptions(Case{Name: "no_space", Set: big, UpperOn: tmpfs("size=2m"), Run: noSpace}, "metacopy=on", "redirect_dir=on", "index=on"),
 		{Name: "no_inodes", Set: big, UpperOn: tmpfs("nr_inodes=40"), Run: noInodes},
+		{Name: "room_again_at_once", Set: writeSet(), UpperOn: tmpfs("size=2m"), Run: roomAgain},
+		{Name: "inodes_again_at_once", Set: writeSet(), UpperOn: tmpfs("nr_inodes=40"), Run: inodesAgain},
+		{Name: "inodes_for_copy_ups", Set: manyFiles(), UpperOn: tmpfs("nr_inodes=40"), Run: inodesForCopyUps},
 		quota,
 		{Name: "subvolume_quota", Set: big, UpperOn: quotaSubvolume, Run: subvolumeQuota},
 		{Name: "upper_turns_read_only", Set: big, UpperOn: tmpfs("size=40m"), Run: upperReadOnly,
@@ -29,7 +32,7 @@ func TestFaults(t *testing.T) {
 		{Name: "lower_cannot_be_read", Set: Set{Lower: []Layer{{file("top", "1")}, {file("first", "f"), {Path: "bad", Kind: File, Seed: "bad", Size: 8 << 20}}}},
 			LayersOn: disk("48M"), Built: breakDisk, Run: ioError},
 	}
-	RunCases(t, cases, routes("fuse", "fuse,fastpath=off"))
+	RunCases(t, cases, routes("fuse", "fuse,fastpath=passthrough", "fuse,fastpath=off"))
 }
 
 // tmpfs mounts a tmpfs with the options on the directory.
@@ -127,6 +130,60 @@ func noInodes(r *Run) {
 		unix.Rmdir(r.Path(fmt.Sprint("filler", i)))
 	}
 	r.Chmod("low", 0o600)
+}
+
+// roomAgain replaces files on a full file system: what a file had is there for the next one as soon as it is removed.
+func roomAgain(r *Run) {
+	fillUp(r)
+	r.Err("replace", replace(r, make([]byte, 64<<10)))
+	removeFillers(r)
+}
+
+func inodesAgain(r *Run) {
+	var err error
+	for i := 0; err == nil && i < 100; i++ {
+		err = os.WriteFile(r.Path(fmt.Sprint("filler", i)), nil, 0o644)
+	}
+	r.Err("make files", err)
+	r.Err("replace", replace(r, nil))
+	removeFillers(r)
+}
+
+// replace removes and makes again one file after another.
+func replace(r *Run, data []byte) error {
+	for i := range 400 {
+		name := r.Path(fmt.Sprint("filler", i%8))
+		if err := errors.Join(os.Remove(name), os.WriteFile(name, data, 0o644)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// manyFiles is more files than an upper layer of 40 inodes can hold.
+func manyFiles() Set {
+	var lower Layer
+	for i := range 60 {
+		lower = append(lower, file(fmt.Sprint("f", i), "data"))
+	}
+	return Set{Lower: []Layer{lower}}
+}
+
+// inodesForCopyUps has as many files copied up as there are inodes for.
+func inodesForCopyUps(r *Run) {
+	for i := range 8 { // which the next mount will need
+		r.WriteFile(fmt.Sprint("filler", i), "")
+	}
+	var err error
+	made := 0
+	for ; err == nil; made++ {
+		err = os.Chmod(r.Path(fmt.Sprint("f", made)), 0o600)
+	}
+	r.Err(fmt.Sprint("copy-up ", made), err)
+	var st unix.Statfs_t
+	r.Err("statfs", unix.Statfs(r.Root, &st))
+	r.Note("inodes left", st.Ffree)
+	removeFillers(r)
 }
 
 func upperReadOnly(r *Run) {

@@ -78,10 +78,10 @@ func (d *directory) nextMergeLocked() *node {
 	return nil
 }
 
-// survive keeps a panic in work ahead from ending the server: what was to be done is done when it is asked for.
+// survive keeps a panic in work beside the requests from ending the server: what was to be done is done when it is asked for.
 func (f *FS) survive() {
 	if v := recover(); v != nil {
-		f.log.Error("work ahead of a walk panicked", "panic", v, "stack", string(debug.Stack()))
+		f.log.Error("work beside the requests panicked", "panic", v, "stack", string(debug.Stack()))
 	}
 }
 

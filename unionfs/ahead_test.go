@@ -128,6 +128,7 @@ func TestLookedUpAheadThenRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Forget(n.id, 1)
+	f.helper.settle()
 	if _, err := f.node(n.id); err != unix.ESTALE || f.pins > 0 {
 		t.Errorf("the removed file is still there: %v, %d kept open", err, f.pins)
 	}

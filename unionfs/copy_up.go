@@ -146,10 +146,15 @@ func (c *copyUp) place() place {
 	return place{layers.Borrow(c.f.upper.work), c.temp}
 }
 
-// make makes the empty copy.
+// make makes the empty copy, or takes one that was made before.
 func (c *copyUp) make() (err error) {
 	if uint32(c.st.Mode)&unix.S_IFMT == unix.S_IFREG {
-		err = c.makeFile()
+		mode := uint32(c.st.Mode)&0777 | 0600
+		if s, ok := c.f.helper.takeSpare(mode); ok {
+			c.fd, c.made = s.fd, s.st
+			return nil
+		}
+		err = c.makeFile(mode)
 	} else {
 		err = c.makeOther()
 	}
@@ -161,13 +166,12 @@ func (c *copyUp) make() (err error) {
 }
 
 // makeFile makes the copy of a regular file. It gets no name before it is published, so that nothing is left of it whatever
-// happens (ovl_do_tmpfile), or one in the work directory where the upper layer's file system has no such files.
-func (c *copyUp) makeFile() (err error) {
-	work, mode := c.f.upper.work, uint32(c.st.Mode)&0777|0600
-	c.fd, err = unix.Openat(work, ".", unix.O_RDWR|unix.O_TMPFILE|unix.O_CLOEXEC, mode)
+// happens, or one in the work directory where the upper layer's file system has no such files.
+func (c *copyUp) makeFile(mode uint32) (err error) {
+	c.fd, err = c.f.upper.makeNameless(mode)
 	if err == unix.EOPNOTSUPP {
 		c.temp = c.f.upper.temp()
-		c.fd, err = unix.Openat(work, c.temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NOFOLLOW, mode)
+		c.fd, err = unix.Openat(c.f.upper.work, c.temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC|unix.O_NOFOLLOW, mode)
 	}
 	return err
 }

@@ -27,7 +27,8 @@
 //	reach.go     how a node is reached in its layers        node.go     the inode table, names, FORGET
 //	inode.go     attributes                                 handles.go  file handles of forgotten nodes
 //	readdir.go   directories                                super.go    upper and work directory, statfs
-//	ahead.go     directories before they are asked for      room.go     room that is given back late
+//	ahead.go     directories before they are asked for      helper.go   what no request need wait for
+//	room.go      room that is given back late
 //	file.go      open, read, write                          creds.go    acting for the caller
 //	dir.go       create, link                               remove.go   unlink, rmdir, whiteouts
 //	keep.go      files without a name
@@ -38,10 +39,11 @@
 //
 // # Locks, in the order in which they are taken
 //
+//	helper.busy          a round of the helper. Nothing is locked by whoever waits for it.
 //	node.mu              copy-up of the node; losing its last name. Two nodes: the lower node id first.
 //	  directory.mu       reading the directory's layers; changing names in its upper directory. Two: the lower node id first.
 //	    FS.tree          the inode table, names, listings: memory only, never while a system call runs
-//	      layers.Cache, opens, perf.Backings, upperLayer.whiteoutMu   leaves
+//	      layers.Cache, opens, perf.Backings, upperLayer.whiteoutMu, helper.mu   leaves
 //
 // A parent is copied up before its child's lock is taken. No lock is held while the kernel is notified, but those of the
 // request itself, which the notification (attributes alone) does not wait for.

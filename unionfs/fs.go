@@ -53,6 +53,7 @@ type FS struct {
 	copied    atomic.Uint64 // bytes that copy-ups have written
 	backings  *perf.Backings
 	opens     opens
+	helper    *helper
 
 	uuidsOnce  sync.Once
 	uuids      map[[16]byte]*layers.Layer // a lower layer on each file system, by its UUID; nil where two have it
@@ -98,6 +99,7 @@ func New(o Options) (*FS, error) {
 		lastID:  fuse.FUSE_ROOT_ID,
 		maxPins: descriptorBudget() / 2,
 	}
+	f.helper = newHelper(f)
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
@@ -200,6 +202,7 @@ func (f *FS) SettlePoll(mountPoint string) error {
 
 // Close gives back the descriptors and the work directory's lock. It is called after Serve has returned.
 func (f *FS) Close() error {
+	f.helper.stop()
 	f.stack.Close()
 	if f.upper != nil {
 		f.removeParked()

@@ -253,7 +253,7 @@ func (f *FS) Forget(id, count uint64) {
 		go debug.FreeOSMemory()
 	}
 	for _, n := range freed {
-		f.closeNode(n)
+		f.helper.close(n)
 	}
 }
 

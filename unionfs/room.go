@@ -7,8 +7,8 @@ import (
 )
 
 // On a kernel overlay the room of a file is there for the next one as soon as it is removed. Here it is given back when the kernel has
-// forgotten the file, which it says in a message that may come after the next request. So a request that finds no room waits for what
-// is on its way back, and is handled once more.
+// forgotten the file, which it says in a message that may come after the next request, and the helper has closed it. So a
+// request that finds no room waits for what is on its way back, and is handled once more.
 
 const (
 	// roomWait is how long the kernel's messages, which it has sent by then, are waited for. What is still kept after that is in use.
@@ -28,10 +28,11 @@ func (u *upperLayer) nearlyFull() bool {
 // makeRoom has all the room given back that can be. It reports whether there may be more than for the request that has just failed.
 func (f *FS) makeRoom() bool {
 	start := time.Now()
-	more := start.Sub(time.Unix(0, f.freed.Load())) < roomWait
+	more := f.helper.settle() || start.Sub(time.Unix(0, f.freed.Load())) < roomWait
 	for f.keeping.Load() > 0 && time.Since(start) < roomWait {
 		more = true
 		time.Sleep(roomLook)
+		f.helper.settle()
 	}
 	return more
 }

@@ -270,6 +270,7 @@ func (f *FS) StatFs(cancel <-chan struct{}, in *fuse.InHeader, out *fuse.StatfsO
 		return status(err)
 	}
 	defer dir.Release()
+	f.helper.settle()
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(dir.FD, &st); err != nil {
 		return status(err)

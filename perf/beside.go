@@ -12,9 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lookEvery is after how many requests a loop looks where its client runs. A look costs about half as much as a request. With more
-// looks a single client that is moved now and then gains, and programs that come and go, as git's, lose.
-const lookEvery = 32
+// lookEvery is after how many requests a loop looks where its client runs. A look costs about half as much as a request.
+const lookEvery = 16
+
+const (
+	// calm is how long a loop that has followed its client sleeps before it answers.
+	calm = 200 * time.Microsecond
+	// calmApart is how far apart these sleeps are at least, so that a client which is moved time and again loses little by them.
+	calmApart = 2 * time.Millisecond
+)
 
 const (
 	// maxAway is how many looks in a row find the client elsewhere before following it is given up for restFor.
@@ -35,22 +41,30 @@ const anywhere int32 = -1
 // elsewhere, the scheduler moves it.
 //
 // A loop that has a client beside it sleeps as a reader when there is nothing to read: where several do, the kernel wakes them
-// in turn, which is mostly the one beside who asks. Where clients cannot be followed, or are never found where the loop went,
+// in turn, which is mostly the one beside who asks.
+//
+// The processor that the client has left may draw it back with the next answer, as long as it is awake: a virtual one that has slept
+// for a while does not count as idle, since its host may have taken it away (vcpu_is_preempted). So a loop that has followed
+// its client lets it wait for the first answer until the other processor sleeps.
+//
+// Where clients cannot be followed, or are never found where the loop went,
 // the reader waits actively for as long as a client on another processor needs.
 type beside struct {
 	processor atomic.Int32 // where the loop was put or seen last
 	served    int          // requests since the last look
 	home      bool         // it has a client here, as far as is known
+	followed  bool         // it was put here, and has not answered yet
 	client    uint32       // the number of that client's thread
 	fromIt    int          // requests since the last look that were this client's
 	stat      statFile     // of the client that was looked at last
 	blind     bool         // where the clients are is not to be known, or is where no loop can stay beside them
 }
 
-// pursuit is whether following clients pays on this machine. A scheduler that puts whoever is woken on any idle processor takes each
+// pursuit is how clients are followed, and whether it pays on this machine. A scheduler that puts whoever is woken on any idle processor takes each
 // client away from beside its loop with the next answer.
 type pursuit struct {
 	mu    sync.Mutex
+	calm  time.Time // when a loop slept last before it answered; guarded by mu
 	away  int       // looks in a row that found the client elsewhere; guarded by mu
 	until time.Time // when following is tried again; guarded by mu
 }
@@ -73,12 +87,35 @@ func (p *pursuit) pays(beside bool, now time.Time) bool {
 	return false
 }
 
+// calms tells whether a loop may sleep before it answers.
+func (p *pursuit) calms(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now.Sub(p.calm) < calmApart {
+		return false
+	}
+	p.calm = now
+	return true
+}
+
 // settle puts the loop onto the processor that it was invited to.
 func (l *loop) settle() {
 	l.served = 0
 	if p := l.processor.Load(); p != anywhere {
-		l.home = true
+		l.home, l.followed = true, true
 		l.moveTo(p)
+	}
+}
+
+// calmDown lets the processor from which the loop has followed its client fall asleep. Go's own timers would wake it.
+func (l *loop) calmDown() {
+	if !l.followed {
+		return
+	}
+	l.followed = false
+	if l.conn.pursuit.calms(time.Now()) {
+		moment := unix.NsecToTimespec(int64(calm))
+		_ = unix.Nanosleep(&moment, nil) // shorter where a signal comes
 	}
 }
 

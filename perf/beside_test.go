@@ -161,6 +161,21 @@ func TestPursuitTriedAgain(t *testing.T) {
 	}
 }
 
+// TestCalmsApart checks that a client which is moved time and again waits for few of its answers.
+func TestCalmsApart(t *testing.T) {
+	var p pursuit
+	calms, now := 0, time.Now()
+	for range 1000 {
+		if p.calms(now) {
+			calms++
+		}
+		now = now.Add(calmApart / 10)
+	}
+	if calms != 100 {
+		t.Errorf("%d of 1000 moves had the client wait, want 100", calms)
+	}
+}
+
 // threadOn is the number of a thread that sleeps, having run on a processor last, until done is closed.
 func threadOn(t *testing.T, processor int32) (thread uint32, done chan struct{}) {
 	started, done := make(chan uint32), make(chan struct{})

@@ -229,6 +229,7 @@ func (l *loop) answer(n int) {
 	if size == 0 {
 		return
 	}
+	l.calmDown()
 	errno := writeTo(l.from, l.out.data[:size])
 	if errno == syscall.ENOENT && in.Opcode == opInterrupt {
 		// It is to be sent again, which only the descriptor may ask for that its request was read from.

@@ -19,10 +19,10 @@ const (
 // noRoom tells the errors that makeRoom may help against.
 func noRoom(err error) bool { return err == unix.ENOSPC || err == unix.EDQUOT }
 
-// nearlyFull tells whether the upper layer's file system has less than a sixty-fourth left.
+// nearlyFull tells whether the upper layer's file system has less than a sixty-fourth left, and less than 1 GiB.
 func (u *upperLayer) nearlyFull() bool {
 	var st unix.Statfs_t
-	return unix.Fstatfs(u.root, &st) == nil && st.Bavail < st.Blocks/64
+	return unix.Fstatfs(u.root, &st) == nil && st.Bavail < st.Blocks/64 && st.Bavail*uint64(st.Frsize) < 1<<30
 }
 
 // makeRoom has all the room given back that can be. It reports whether there may be more than for the request that has just failed.

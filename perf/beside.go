@@ -43,9 +43,9 @@ const anywhere int32 = -1
 // A loop that has a client beside it sleeps as a reader when there is nothing to read: where several do, the kernel wakes them
 // in turn, which is mostly the one beside who asks.
 //
-// The processor that the client has left may draw it back with the next answer, as long as it is awake: a virtual one that has slept
-// for a while does not count as idle, since its host may have taken it away (vcpu_is_preempted). So a loop that has followed
-// its client lets it wait for the first answer until the other processor sleeps.
+// The processor that client and loop have left may draw the client back with the next answer for as long as it is awake; one that
+// has slept for a while does so less often, at least where it is virtual and its host may have taken it away (available_idle_cpu). So
+// a loop that has followed its client lets it wait for the first answer until the other processor sleeps.
 //
 // Where clients cannot be followed, or are never found where the loop went,
 // the reader waits actively for as long as a client on another processor needs.

@@ -47,8 +47,8 @@ const anywhere int32 = -1
 // has slept for a while does so less often, at least where it is virtual and its host may have taken it away (available_idle_cpu). So
 // a loop that has followed its client lets it wait for the first answer until the other processor sleeps.
 //
-// Where clients cannot be followed, or are never found where the loop went,
-// the reader waits actively for as long as a client on another processor needs.
+// Where clients cannot be followed, or are never found where the loop went, the reader waits actively for as long as a client on
+// another processor needs.
 type beside struct {
 	processor atomic.Int32 // where the loop was put or seen last
 	served    int          // requests since the last look
@@ -60,8 +60,8 @@ type beside struct {
 	blind     bool         // where the clients are is not to be known, or is where no loop can stay beside them
 }
 
-// pursuit is how clients are followed, and whether it pays on this machine. A scheduler that puts whoever is woken on any idle processor takes each
-// client away from beside its loop with the next answer.
+// pursuit is how clients are followed, and whether it pays on this machine. A scheduler that puts whoever is woken on any idle
+// processor takes each client away from beside its loop with the next answer.
 type pursuit struct {
 	mu    sync.Mutex
 	calm  time.Time // when a loop slept last before it answered; guarded by mu

@@ -27,9 +27,10 @@ type Config struct {
 	// directory are the file system's own. An error on the first thread ends Serve; on a later one it is logged and the
 	// Conn makes do with the threads that it has.
 	ThreadInit func() error
-	// MakeRoom is called where a request has failed for want of room (ENOSPC, EDQUOT). True says that room may have been
-	// made since: the request is handled once more. It must have changed nothing by failing. nil means that none is.
-	MakeRoom func() bool
+	// MakeRoom is called where a request has failed for want of room (ENOSPC, EDQUOT), with the time since when it was handled. True
+	// says that room has been made after that: the request is handled once more. It must have changed nothing by failing. nil means
+	// that none is made.
+	MakeRoom func(since time.Time) bool
 	// MaxLoops bounds the threads that handle requests, and so the number of slow requests that are handled at once.
 	// Beyond it requests wait in the kernel until a handler returns. 0 means 512.
 	//

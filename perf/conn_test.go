@@ -171,7 +171,7 @@ func TestMakeRoom(t *testing.T) {
 	for _, made := range []bool{true, false} {
 		var m *mounted
 		served := make(chan error, 2)
-		m = mountMemFS(t, Config{MakeRoom: func() bool {
+		m = mountMemFS(t, Config{MakeRoom: func(time.Time) bool {
 			served <- within(5*time.Second, func() error {
 				_, err := os.Stat(m.path("f"))
 				return err

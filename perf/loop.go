@@ -222,7 +222,7 @@ func (l *loop) answer(n int) {
 	l.unique.Store(in.Unique)
 	defer l.unique.Store(0)
 	start := time.Now()
-	size := l.handle(in, n)
+	size := l.handle(in, n, start)
 	c.pace.took(in.Opcode, time.Since(start))
 	reply := (*fuse.OutHeader)(unsafe.Pointer(&l.out.data[0]))
 	c.counters.count(in.Opcode, n, size, size > 0 && reply.Status != 0)
@@ -245,8 +245,8 @@ func (l *loop) answer(n int) {
 	}
 }
 
-// handle has the request handled and returns the size of the reply in l.out, 0 for none.
-func (l *loop) handle(in *fuse.InHeader, n int) (size int) {
+// handle has the request handled, from start on, and returns the size of the reply in l.out, 0 for none.
+func (l *loop) handle(in *fuse.InHeader, n int, start time.Time) (size int) {
 	defer func() {
 		if v := recover(); v != nil {
 			l.conn.logPanic(v)
@@ -259,7 +259,7 @@ func (l *loop) handle(in *fuse.InHeader, n int) (size int) {
 	}
 	l.inList[0], l.outList[0] = l.in.data[:n], l.out.data
 	size, status := l.conn.protocol.HandleRequest(l.inList[:], l.outList[:])
-	if status.Ok() && size > 0 && l.noRoom() && l.makeRoom() {
+	if status.Ok() && size > 0 && l.noRoom() && l.makeRoom(start) {
 		size, status = l.conn.protocol.HandleRequest(l.inList[:], l.outList[:])
 	}
 	if !status.Ok() {
@@ -275,11 +275,11 @@ func (l *loop) noRoom() bool {
 }
 
 // makeRoom calls Config.MakeRoom, while another loop reads: room may be made by a FORGET that is still to be read.
-func (l *loop) makeRoom() bool {
+func (l *loop) makeRoom(since time.Time) bool {
 	if turn := l.turn.Load(); handling(turn) && l.turn.CompareAndSwap(turn, turn+1) {
 		l.conn.handOver(l)
 	}
-	return l.conn.cfg.MakeRoom()
+	return l.conn.cfg.MakeRoom(since)
 }
 
 // failed puts the answer EIO into l.out and returns its size.

@@ -268,8 +268,9 @@ func TestMemoryFallsAfterForget(t *testing.T) {
 		}
 		rests = append(rests, rest)
 	}
-	if rests[1].HeapMB > 1.2*rests[0].HeapMB+0.5 {
-		t.Errorf("it grows: %+v", rests)
+	grown := func() bool { return m.state().HeapMB > 1.2*rests[0].HeapMB+0.5 }
+	if !eventually(func() bool { return !grown() }) { // what was done ahead of the walk may still be at work
+		t.Errorf("it grows: %+v, and is %+v", rests, m.state())
 	}
 }
 

@@ -180,8 +180,9 @@ func (f *FS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	if err := f.beforeWrite(n, file, in); err != nil {
 		return 0, status(err)
 	}
+	start := time.Now()
 	written, err := pwrite(file.FD, data, int64(in.Offset), in.WriteFlags)
-	if written > 0 && noRoom(err) && f.makeRoom() {
+	if written > 0 && noRoom(err) && f.makeRoom(start) {
 		more, _ := pwrite(file.FD, data[written:], int64(in.Offset)+int64(written), in.WriteFlags)
 		written += more
 	}

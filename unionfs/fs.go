@@ -48,7 +48,7 @@ type FS struct {
 	pins      int                // inodes that are kept open
 	maxPins   int                // how many may be, where there is another way; immutable
 	keeping   atomic.Int64       // inodes without a name that are kept
-	freed     atomic.Int64       // when one was last given back, in nanoseconds of Unix time
+	freed     atomic.Int64       // when room was last given back, in nanoseconds since epoch
 	copyUps   atomic.Uint64
 	copied    atomic.Uint64 // bytes that copy-ups have written
 	backings  *perf.Backings

@@ -168,13 +168,13 @@ func (h *helper) makeSpares() bool {
 func (h *helper) dropSparesLocked() {
 	for _, s := range h.spares {
 		unix.Close(s.fd)
+		h.f.madeRoom()
 	}
 	h.spares = nil
 }
 
-// settle gives back at once all the room that the helper takes, and sees to it that it takes none for spares. It reports whether there
-// may have been some.
-func (h *helper) settle() bool {
+// settle gives back at once all the room that the helper takes, and sees to it that it takes none for spares.
+func (h *helper) settle() {
 	h.busy.Lock()
 	defer h.busy.Unlock()
 	h.closeGone()
@@ -182,7 +182,6 @@ func (h *helper) settle() bool {
 	defer h.mu.Unlock()
 	h.dropSparesLocked()
 	h.noSpares = h.running
-	return h.running
 }
 
 // stop waits until the helper has ended. Nothing is given to it any more.

@@ -1,8 +1,6 @@
 package unionfs
 
 import (
-	"time"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/unionfs-deep/unionfs-deep/unionfs/layers"
@@ -63,7 +61,7 @@ func (f *FS) letGo(n *node, k kept) {
 		f.discard(k.name)
 	}
 	if k.something() {
-		f.freed.Store(time.Now().UnixNano())
+		f.madeRoom()
 		f.keeping.Add(-1)
 	}
 }

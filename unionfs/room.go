@@ -25,14 +25,20 @@ func (u *upperLayer) nearlyFull() bool {
 	return unix.Fstatfs(u.root, &st) == nil && st.Bavail < st.Blocks/64 && st.Bavail*uint64(st.Frsize) < 1<<30
 }
 
-// makeRoom has all the room given back that can be. It reports whether there may be more than for the request that has just failed.
-func (f *FS) makeRoom() bool {
+// epoch is what times are counted from where they are kept as numbers.
+var epoch = time.Now()
+
+// madeRoom notes that room was given back.
+func (f *FS) madeRoom() { f.freed.Store(int64(time.Since(epoch))) }
+
+// makeRoom has all the room given back that can be. It reports whether there has been some since a time, which is when the request
+// began that has just failed.
+func (f *FS) makeRoom(since time.Time) bool {
 	start := time.Now()
-	more := f.helper.settle() || start.Sub(time.Unix(0, f.freed.Load())) < roomWait
+	f.helper.settle()
 	for f.keeping.Load() > 0 && time.Since(start) < roomWait {
-		more = true
 		time.Sleep(roomLook)
 		f.helper.settle()
 	}
-	return more
+	return f.freed.Load() > int64(since.Sub(epoch))
 }

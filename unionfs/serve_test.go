@@ -150,6 +150,7 @@ func (f *FS) command(line string) string {
 }
 
 func (f *FS) state() serverState {
+	f.helper.settle() // what waits to be closed is not held
 	debug.FreeOSMemory()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)

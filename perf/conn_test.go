@@ -169,9 +169,10 @@ func TestPanicFailsTheRequestOnly(t *testing.T) {
 // A request that finds no room is handled once more where room has been made. Others are served meanwhile.
 func TestMakeRoom(t *testing.T) {
 	for _, made := range []bool{true, false} {
-		var m *mounted
+		var mount atomic.Pointer[mounted]
 		served := make(chan error, 2)
-		m = mountMemFS(t, Config{MakeRoom: func(time.Time) bool {
+		m := mountMemFS(t, Config{MakeRoom: func(time.Time) bool {
+			m := mount.Load()
 			served <- within(5*time.Second, func() error {
 				_, err := os.Stat(m.path("f"))
 				return err
@@ -179,6 +180,7 @@ func TestMakeRoom(t *testing.T) {
 			m.room.Store(made)
 			return made
 		}})
+		mount.Store(m)
 		_, err := os.Stat(m.path("full"))
 		if made && err != nil || !made && !errors.Is(err, unix.ENOSPC) {
 			t.Errorf("with room %v: %v", made, err)

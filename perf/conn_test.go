@@ -165,8 +165,7 @@ func TestPanicFailsTheRequestOnly(t *testing.T) {
 	}
 }
 
-// TestRefusedReply answers with what the kernel throws away; the caller must not wait for good.
-// A request that finds no room is handled once more where room has been made. Others are served meanwhile.
+// TestMakeRoom: a request that finds no room is handled once more where room has been made. Others are served meanwhile.
 func TestMakeRoom(t *testing.T) {
 	for _, made := range []bool{true, false} {
 		var mount atomic.Pointer[mounted]
@@ -205,6 +204,7 @@ func within(d time.Duration, f func() error) error {
 	}
 }
 
+// TestRefusedReply answers with what the kernel throws away; the caller must not wait for good.
 func TestRefusedReply(t *testing.T) {
 	m := mountMemFS(t, Config{})
 	if _, err := os.Stat(m.path("mad")); !errors.Is(err, syscall.EIO) {

@@ -23,8 +23,8 @@ func TestFaults(t *testing.T) {
 		{Name: "no_space", Set: big, UpperOn: tmpfs("size=2m"), Run: noSpace},
 		withOptions(Case{Name: "no_space", Set: big, UpperOn: tmpfs("size=2m"), Run: noSpace}, "metacopy=on", "redirect_dir=on", "index=on"),
 		{Name: "no_inodes", Set: big, UpperOn: tmpfs("nr_inodes=40"), Run: noInodes},
-		{Name: "room_again_at_once", Set: writeSet(), UpperOn: tmpfs("size=2m"), Run: roomAgain},
-		{Name: "inodes_again_at_once", Set: writeSet(), UpperOn: tmpfs("nr_inodes=40"), Run: inodesAgain},
+		{Name: "room_again_at_once", Set: writeSet(), UpperOn: tmpfs("size=2m"), Run: againAtOnce(64 << 10)},
+		{Name: "inodes_again_at_once", Set: writeSet(), UpperOn: tmpfs("nr_inodes=40"), Run: againAtOnce(0)},
 		{Name: "inodes_for_copy_ups", Set: manyFiles(), UpperOn: tmpfs("nr_inodes=40"), Run: inodesForCopyUps},
 		quota,
 		{Name: "subvolume_quota", Set: big, UpperOn: quotaSubvolume, Run: subvolumeQuota},
@@ -80,11 +80,11 @@ func breakDisk(_ testing.TB, dir string) error {
 		! cat %[1]s/l1/bad > /dev/null 2>&1`, dir))
 }
 
-// fillUp writes files until there is no room, and notes only how that ended: how much fits is the file system's business.
-func fillUp(r *Run) {
+// fillUp writes files of a size until there is no room, and notes only how that ended: how much fits is the file system's business.
+func fillUp(r *Run, size int) {
 	var err error
 	for i := 0; err == nil && i < 1000; i++ {
-		err = os.WriteFile(r.Path(fmt.Sprint("filler", i)), make([]byte, 64<<10), 0o644)
+		err = os.WriteFile(r.Path(fmt.Sprint("filler", i)), make([]byte, size), 0o644)
 	}
 	r.Err("fill up", err)
 }
@@ -108,7 +108,7 @@ func noSpace(r *Run) {
 	if fd >= 0 {
 		r.Close(fd)
 	}
-	fillUp(r)
+	fillUp(r, 64<<10)
 	r.ReadFile("top")
 	r.Unlink("upper")
 	removeFillers(r)
@@ -133,21 +133,13 @@ func noInodes(r *Run) {
 	r.Chmod("low", 0o600)
 }
 
-// roomAgain replaces files on a full file system: what a file had is there for the next one as soon as it is removed.
-func roomAgain(r *Run) {
-	fillUp(r)
-	r.Err("replace", replace(r, make([]byte, 64<<10)))
-	removeFillers(r)
-}
-
-func inodesAgain(r *Run) {
-	var err error
-	for i := 0; err == nil && i < 100; i++ {
-		err = os.WriteFile(r.Path(fmt.Sprint("filler", i)), nil, 0o644)
+// againAtOnce replaces files of a size on a full file system: what a file had is there for the next one as soon as it is removed.
+func againAtOnce(size int) func(*Run) {
+	return func(r *Run) {
+		fillUp(r, size)
+		r.Err("replace", replace(r, make([]byte, size)))
+		removeFillers(r)
 	}
-	r.Err("make files", err)
-	r.Err("replace", replace(r, nil))
-	removeFillers(r)
 }
 
 // replace removes and makes again one file after another. A few may have to wait for their room, also on the kernel: whoever drops its

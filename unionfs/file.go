@@ -181,9 +181,9 @@ func (f *FS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 		return 0, status(err)
 	}
 	start := time.Now()
-	written, err := pwrite(file.FD, data, int64(in.Offset), in.WriteFlags)
+	written, err := f.pwrite(n, file.FD, data, int64(in.Offset), in.WriteFlags)
 	if written > 0 && noRoom(err) && f.makeRoom(start) {
-		more, _ := pwrite(file.FD, data[written:], int64(in.Offset)+int64(written), in.WriteFlags)
+		more, _ := f.pwrite(n, file.FD, data[written:], int64(in.Offset)+int64(written), in.WriteFlags)
 		written += more
 	}
 	if err != nil && written == 0 {
@@ -261,18 +261,34 @@ func (f *FS) listingChanged(n *node) {
 
 // pwrite writes all of data. Pages that are written back after the process has done its write must not cost the file its
 // capabilities, which the layer's file system drops at each write.
-func pwrite(fd int, data []byte, off int64, flags uint32) (int, error) {
+func (f *FS) pwrite(n *node, fd int, data []byte, off int64, flags uint32) (int, error) {
 	if flags&fuse.WRITE_CACHE == 0 {
 		return pwriteAll(fd, data, off)
 	}
+	if f.writeback() {
+		n.mu.Lock() // two that write at once would take each other's time for the file's
+		defer n.mu.Unlock()
+		defer keepModified(fd)()
+	}
 	value, err := layers.ReadXattr(fd, "", capability)
-	n, werr := pwriteAll(fd, data, off)
+	written, werr := pwriteAll(fd, data, off)
 	if err == nil {
 		if err := layers.Setxattr(fd, "", capability, value, 0); err != nil && werr == nil {
 			werr = err
 		}
 	}
-	return n, werr
+	return written, werr
+}
+
+// keepModified returns what gives a file its time of modification back. Where the kernel gathers writes that time is the kernel's: it
+// tells it after the pages (fuse_flush_times), but for a file that was written to within the tick in which it was made.
+func keepModified(fd int) func() {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return func() {}
+	}
+	times := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, st.Mtim}
+	return func() { _ = utimens(place{layers.Borrow(fd), ""}, &times) } // what counts is the data
 }
 
 func pwriteAll(fd int, data []byte, off int64) (int, error) {
@@ -292,7 +308,7 @@ func pwriteAll(fd int, data []byte, off int64) (int, error) {
 
 // Lseek finds data and holes.
 func (f *FS) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
-	if f.opts.Writeback && f.profile != perf.Passthrough {
+	if f.writeback() {
 		return fuse.ENOSYS // the kernel asks without writing its pages back first
 	}
 	n, err := f.node(in.NodeId)

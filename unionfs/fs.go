@@ -247,11 +247,14 @@ func (f *FS) mountOptions() *fuse.MountOptions {
 		o.DisabledCapabilities &^= fuse.CAP_PASSTHROUGH
 		o.MaxStackDepth = 1
 	}
-	if f.opts.Writeback && f.profile != perf.Passthrough {
+	if f.writeback() {
 		o.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
 	}
 	return o
 }
+
+// writeback tells whether the kernel gathers writes in its cache.
+func (f *FS) writeback() bool { return f.opts.Writeback && f.profile != perf.Passthrough }
 
 // validity is how long the kernel may keep what it was told. It may be for ever: lower layers do not change, and the upper one
 // changes through this union alone.

@@ -51,6 +51,15 @@ var Differences = []Excuse{
 	{"A chown of another's file to nobody", func(r Route, d Difference) bool {
 		return r.FUSE() && strings.Contains(d.Where, "chown") && strings.Contains(d.Where, " -1:-1") && d.Want == "EPERM" && d.Got == "ok"
 	}},
+	{"The writeback cache (`-o writeback`): a file's time of change", func(r Route, d Difference) bool {
+		return r.Writeback() && (d.Field == "ctime" || d.Field == "mtime")
+	}},
+	{"The writeback cache (`-o writeback`): SEEK_DATA and SEEK_HOLE", func(r Route, d Difference) bool {
+		return r.Writeback() && (strings.Contains(d.Where, "SEEK_DATA") || strings.Contains(d.Where, "SEEK_HOLE"))
+	}},
+	{"Two copy-ups at once in one directory", func(r Route, d Difference) bool {
+		return r.FUSE() && d.Where == "." && d.Field == "mtime" && (d.Want == "now" || d.Got == "now")
+	}},
 	{"O_NOATIME", func(r Route, d Difference) bool {
 		return r.FUSE() && d.Where == "atime changed in spite of O_NOATIME"
 	}},

@@ -13,7 +13,7 @@ var profiles = [][]string{
 
 // TestDifferential runs random programs on the kernel and on each route in lock step.
 func TestDifferential(t *testing.T) {
-	for _, route := range routes("fuse", "fuse,fastpath=passthrough", "fuse,fastpath=off") {
+	for _, route := range routes("fuse", "fuse,fastpath=passthrough", "fuse,fastpath=off", "fuse,writeback") {
 		t.Run(route.Title(), func(t *testing.T) {
 			eachSeed(t, func(t *testing.T, seed uint64) {
 				s := BaseSet(seed, profiles[seed%uint64(len(profiles))])

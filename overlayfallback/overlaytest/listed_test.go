@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +29,8 @@ func TestListed(t *testing.T) {
 	for _, l := range []listed{
 		{"mount_inside_a_layer", "fuse", plain, mountInside, func(root string) string { return statSize(root, "d/inside") }, "ENOENT", "6"},
 		{"seek_holes_with_writeback", "fuse,writeback", plain, nil, seekPastHole, "1048576", "0"},
+		{"ctime_with_writeback", "fuse,writeback", plain, nil, ctimeOnceForgotten, "kept", "another"},
+		{"write_too_far_with_writeback", "fuse,writeback", plain, nil, writeTooFar, "EFBIG at write", "EIO at close"},
 		{"seek_in_a_directory", "fuse", plain, nil, seekDirectory, "not its size", "its size"},
 		{"statfs_type", "fuse", plain, nil, statfsType, "0x794c7630", "0x65735546"},
 		{"statx_attributes", "fuse", plain, nil, statxAppendOnly, "true", "false"},
@@ -297,6 +300,41 @@ func seekPastHole(root string) string {
 		return Errno(err)
 	}
 	return seek(fd, unix.SEEK_DATA)
+}
+
+// ctimeOnceForgotten tells whether a file that has been written keeps its time of change when the kernel forgets it.
+func ctimeOnceForgotten(root string) string {
+	at := filepath.Join(root, "low")
+	var told, later unix.Stat_t
+	f, err := os.OpenFile(at, os.O_RDWR, 0)
+	if err != nil {
+		return Errno(err)
+	}
+	_, err = f.WriteString("new")
+	err = errors.Join(err, unix.Stat(at, &told))
+	time.Sleep(20 * time.Millisecond) // a few ticks
+	err = errors.Join(err, f.Close(), callForget(nil, Op{}, nil), unix.Stat(at, &later))
+	switch {
+	case err != nil:
+		return Errno(err)
+	case told.Ctim != later.Ctim:
+		return "another"
+	}
+	return "kept"
+}
+
+// writeTooFar writes behind the end of the largest file that the layer can have, and tells when that fails.
+func writeTooFar(root string) string {
+	fd, err := unix.Open(filepath.Join(root, "new"), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return Errno(err)
+	}
+	_, werr := unix.Pwrite(fd, []byte("data"), 1<<62)
+	cerr := unix.Close(fd)
+	if werr != nil {
+		return Errno(werr) + " at write"
+	}
+	return Errno(cerr) + " at close"
 }
 
 func seek(fd, whence int) string {

@@ -41,6 +41,9 @@ func (r Route) Program() string {
 // FUSE tells whether the route serves through FUSE.
 func (r Route) FUSE() bool { return r.Name() == "fuse" || r.Program() != "" }
 
+// Writeback tells whether the kernel gathers writes.
+func (r Route) Writeback() bool { return slices.Contains(r.Options(), "writeback") }
+
 // LazyOpens tells whether the route's opens send nothing, so that a lower file is copied up at its first change and not
 // when it is opened for writing: docs/differences.md, "cache". Where that is so, every opening for writing is followed by a
 // change, on the oracle too.

@@ -19,7 +19,6 @@ type wish struct {
 	metaOnly bool    // the metadata will do
 	mode     *uint32 // the mode that the copy gets, nil for the lower file's
 	answered bool    // the answer to the request has the new attributes
-	granted  bool    // set where it was this one that has copied the node up
 }
 
 // forMeta is the wish to change a node's metadata: with metacopy=on a copy without data will do.
@@ -32,7 +31,8 @@ func (f *FS) copyUpMeta(cancel <-chan struct{}, n *node) error {
 	if n.upper.Load() != 0 {
 		return nil
 	}
-	return f.copyUp(cancel, n, f.forMeta(n))
+	_, err := f.copyUp(cancel, n, f.forMeta(n))
+	return err
 }
 
 // copyUpData makes sure that a node's data is in the upper layer: its first limit bytes, where the caller is going to cut
@@ -44,7 +44,8 @@ func (f *FS) copyUpData(cancel <-chan struct{}, n *node, limit int64) error {
 	if n.kind != unix.S_IFREG {
 		return f.copyUpMeta(cancel, n)
 	}
-	return f.copyUp(cancel, n, &wish{limit: limit})
+	_, err := f.copyUp(cancel, n, &wish{limit: limit})
+	return err
 }
 
 func (f *FS) isMetacopy(n *node) bool {
@@ -54,14 +55,15 @@ func (f *FS) isMetacopy(n *node) bool {
 }
 
 // copyUp copies a node up, its parents first. The node's own lock is held for as long as it takes: others who need the
-// copy wait for it, and so does who removes or renames the file, while reading it and everything else goes on.
-func (f *FS) copyUp(cancel <-chan struct{}, n *node, w *wish) error {
+// copy wait for it, and so does who removes or renames the file, while reading it and everything else goes on. It tells whether the
+// copy is this one's, and so as was wished, or was there already.
+func (f *FS) copyUp(cancel <-chan struct{}, n *node, w *wish) (copied bool, err error) {
 	f.tree.RLock()
 	parent := n.parent
 	f.tree.RUnlock()
 	if parent != nil {
 		if err := f.copyUpMeta(cancel, parent); err != nil {
-			return err
+			return false, err
 		}
 	}
 	n.mu.Lock()
@@ -69,23 +71,22 @@ func (f *FS) copyUp(cancel <-chan struct{}, n *node, w *wish) error {
 	return f.copyUpLocked(cancel, n, w)
 }
 
-func (f *FS) copyUpLocked(cancel <-chan struct{}, n *node, w *wish) error {
+func (f *FS) copyUpLocked(cancel <-chan struct{}, n *node, w *wish) (copied bool, err error) {
 	if n.upper.Load() != 0 {
 		if w.metaOnly || !f.isMetacopy(n) {
-			return nil
+			return false, nil
 		}
-		return f.completeMetacopy(cancel, n, w.limit)
+		return false, f.completeMetacopy(cancel, n, w.limit)
 	}
 	from, err := f.lowerPlace(n)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer from.Release()
 	c := copyUp{f: f, n: n, cancel: cancel, from: from, wish: w, fd: -1}
 	defer c.close()
 	err = c.run()
-	w.granted = err == nil
-	return err
+	return err == nil, err
 }
 
 // copyUp is the state of one copy-up (struct ovl_copy_up_ctx). The copy is built in the work directory, whole, and published

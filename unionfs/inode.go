@@ -173,8 +173,8 @@ func (f *FS) copyUpToSet(cancel <-chan struct{}, n *node, in *fuse.SetAttrIn) (m
 	if mode, ok := in.GetMode(); ok && in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) == 0 {
 		w.mode = &mode
 	}
-	err = f.copyUp(cancel, n, w)
-	return w.granted && w.mode != nil, err
+	copied, err := f.copyUp(cancel, n, w)
+	return copied && w.mode != nil, err
 }
 
 // truncate sets a file's size. What lies beyond is not copied up first.

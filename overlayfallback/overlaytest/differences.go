@@ -54,9 +54,6 @@ var Differences = []Excuse{
 	{"The writeback cache (`-o writeback`): a file's time of change", func(r Route, d Difference) bool {
 		return r.Writeback() && (d.Field == "ctime" || d.Field == "mtime")
 	}},
-	{"The writeback cache (`-o writeback`): SEEK_DATA and SEEK_HOLE", func(r Route, d Difference) bool {
-		return r.Writeback() && (strings.Contains(d.Where, "SEEK_DATA") || strings.Contains(d.Where, "SEEK_HOLE"))
-	}},
 	{"Two copy-ups at once in one directory", func(r Route, d Difference) bool {
 		return r.FUSE() && d.Where == "." && d.Field == "mtime" && (d.Want == "now" || d.Got == "now")
 	}},

@@ -97,6 +97,7 @@ func (d *duel) begin(route Route, s Set) error {
 		for thread := range d.workers[i] {
 			d.workers[i][thread] = newExecutor(d.mounts[i].Root, d.clock)
 			d.workers[i][thread].lazy = route.LazyOpens()
+			d.workers[i][thread].holes = !route.Writeback()
 			if r == Kernel {
 				d.workers[i][thread].upper = l.Upper
 			}

@@ -16,6 +16,7 @@ type executor struct {
 	root  string
 	clock Clock
 	lazy  bool   // see Route.LazyOpens
+	holes bool   // the route that is compared finds holes
 	upper string // of the oracle, which finds out what is left out (see leavesOut); empty elsewhere
 	open  [slots]descriptor
 }
@@ -83,11 +84,14 @@ const notRun = "left out"
 // docs/differences.md, "Changes through a descriptor of an unlinked lower file fail".
 var throughDescriptor = []string{"fchmod", "fchown", "futimens", "fsetxattr", "linkslot"}
 
-// leavesOut tells whether the operation would go on with an unlinked lower file in a way that is not copied from the kernel.
-// What follows could not be compared, so that an excuse would not do.
+// leavesOut tells whether the operation would go on with an unlinked lower file in a way that is not copied from the kernel, or look for
+// holes where the route finds none. What follows could not be compared, so that an excuse would not do.
 func (e *executor) leavesOut(op Op) bool {
 	if e.upper == "" {
 		return false
+	}
+	if op.Call == "lseek" && (op.Flags == unix.SEEK_DATA || op.Flags == unix.SEEK_HOLE) {
+		return !e.holes
 	}
 	e.look()
 	d := e.open[op.Slot]

@@ -1,6 +1,7 @@
 package overlaytest
 
 import (
+	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -134,18 +135,21 @@ func dataCases() []Case {
 		})),
 		on("append_at_once", func(r *Run) {
 			var group sync.WaitGroup
-			for i := range 4 {
+			var errs [4]error
+			for i := range errs {
 				group.Go(func() {
-					fd, err := unix.Open(r.Path("low"), unix.O_WRONLY|unix.O_APPEND, 0)
+					fd, err := openUninterrupted(r.Path("low"), unix.O_WRONLY|unix.O_APPEND)
 					for range 100 {
 						if err == nil {
 							_, err = unix.Write(fd, []byte(fmt.Sprintf("line of %d\n", i)))
 						}
 					}
 					unix.Close(fd)
+					errs[i] = err
 				})
 			}
 			group.Wait()
+			r.Err("append", errors.Join(errs[:]...))
 			r.Stat("low")
 			r.Truncate("low", 0)
 		}),
@@ -384,4 +388,13 @@ func lockCases() []Case {
 			r.Err("flock after copy-up", unix.Flock(b, unix.LOCK_EX|unix.LOCK_NB))
 		}),
 	}
+}
+
+// openUninterrupted opens a file that another thread may be copying up, for which kernel overlayfs waits in vain where a signal
+// comes, as Go's own do (ovl_inode_lock_interruptible).
+func openUninterrupted(name string, flags int) (fd int, err error) {
+	for fd, err = -1, unix.EINTR; err == unix.EINTR; {
+		fd, err = unix.Open(name, flags, 0)
+	}
+	return fd, err
 }

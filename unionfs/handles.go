@@ -10,12 +10,19 @@ const maxHandles = 1 << 16
 // handleTable remembers under which directory and name a forgotten node was, so that an id that comes back in a file
 // handle finds its file again, and the file its id. Guarded by FS.tree.
 type handleTable struct {
-	byID    map[uint64]handleKey
-	byName  map[handleKey]uint64
+	byID    map[uint64]*handle
+	byName  map[handleKey]*handle
 	byInode map[inodeKey]uint64 // of inodes with several names
 	inodes  map[uint64]inodeKey // the other way about
-	order   []uint64            // a ring of ids, the oldest at next
-	next    int
+	ends    handle              // its newer is the oldest of all, its older the newest
+}
+
+// handle is what file handles need of a forgotten node, between those that were forgotten before and after it: container/list would
+// take half as much again.
+type handle struct {
+	id uint64
+	handleKey
+	older, newer *handle
 }
 
 // handleKey is a name in a directory, which is named by its node id.
@@ -24,31 +31,39 @@ type handleKey struct {
 	name   string
 }
 
-// remember keeps the place of a node that is being forgotten.
+// remember keeps the place of a node that is being forgotten. Its id is not in the table: it was taken out when the node was made.
 func (t *handleTable) remember(n *node) {
 	if t.byID == nil {
-		t.byID, t.byName = make(map[uint64]handleKey), make(map[handleKey]uint64)
+		t.byID, t.byName = make(map[uint64]*handle), make(map[handleKey]*handle)
 		t.byInode, t.inodes = make(map[inodeKey]uint64), make(map[uint64]inodeKey)
+		t.ends.older, t.ends.newer = &t.ends, &t.ends
 	}
-	if len(t.order) < maxHandles {
-		t.order = append(t.order, n.id)
-	} else {
-		t.drop(t.order[t.next])
-		t.order[t.next] = n.id
-		t.next = (t.next + 1) % maxHandles
+	if len(t.byID) == maxHandles {
+		t.drop(t.ends.newer.id)
 	}
-	key := handleKey{n.parent.id, strings.Clone(n.name)} // its directory's names lie in one piece of memory
-	t.byID[n.id], t.byName[key] = key, n.id
+	h := &handle{id: n.id, older: t.ends.older, newer: &t.ends}
+	h.handleKey = handleKey{n.parent.id, strings.Clone(n.name)} // its directory's names lie in one piece of memory
+	h.older.newer, t.ends.older = h, h
+	t.byID[h.id], t.byName[h.handleKey] = h, h
 	if n.ext != nil && n.ext.shared {
 		t.byInode[n.ext.inoKey], t.inodes[n.id] = n.id, n.ext.inoKey
 	}
 }
 
+// place is where the node of an id was when it was forgotten; zero if that is not known.
+func (t *handleTable) place(id uint64) handleKey {
+	if h := t.byID[id]; h != nil {
+		return h.handleKey
+	}
+	return handleKey{}
+}
+
 func (t *handleTable) drop(id uint64) {
-	if key, ok := t.byID[id]; ok {
+	if h := t.byID[id]; h != nil {
+		h.older.newer, h.newer.older = h.newer, h.older
 		delete(t.byID, id)
-		if t.byName[key] == id {
-			delete(t.byName, key)
+		if t.byName[h.handleKey] == h {
+			delete(t.byName, h.handleKey)
 		}
 	}
 	if key, ok := t.inodes[id]; ok {
@@ -59,11 +74,12 @@ func (t *handleTable) drop(id uint64) {
 
 // reuse returns the id that the node of a name had before it was forgotten, or 0.
 func (t *handleTable) reuse(parent *node, name string) uint64 {
-	id := t.byName[handleKey{parent.id, name}]
-	if id != 0 {
-		t.drop(id)
+	h := t.byName[handleKey{parent.id, name}]
+	if h == nil {
+		return 0
 	}
-	return id
+	t.drop(h.id)
+	return h.id
 }
 
 // reuseInode is reuse for an inode with several names, which may come back under another.

@@ -94,7 +94,7 @@ func TestHandleTableIsBounded(t *testing.T) {
 		n := &node{id: uint64(i + 2), parent: parent, name: fmt.Sprint("n", i)}
 		table.remember(n)
 	}
-	if n := len(table.byID); n > maxHandles || len(table.byName) > maxHandles || len(table.order) > maxHandles {
+	if n := len(table.byID); n > maxHandles || len(table.byName) > maxHandles {
 		t.Errorf("%d ids and %d names are remembered", n, len(table.byName))
 	}
 	if id := table.reuse(parent, "n0"); id != 0 {
@@ -123,10 +123,12 @@ func TestHandleTableAndReturningNodes(t *testing.T) {
 		}
 	}
 	table.remember(often)
-	if len(table.order) > maxHandles {
-		t.Errorf("%d places in the ring", len(table.order))
+	if n := len(table.byID); n != 2 {
+		t.Errorf("%d are remembered", n)
 	}
-	if id := table.reuse(parent, "often"); id != 2 {
-		t.Errorf("in the end it is %d", id)
+	for _, n := range []*node{often, once} {
+		if id := table.reuse(parent, n.name); id != n.id {
+			t.Errorf("in the end %s is %d", n.name, id)
+		}
 	}
 }

@@ -61,7 +61,7 @@ func (f *FS) lookupHandle(id uint64, name string, out *fuse.EntryOut) error {
 // recall finds the node of an id, looking its name up again where it was forgotten, and counts one look-up.
 func (f *FS) recall(id uint64) (*node, error) {
 	f.tree.Lock()
-	n, key := f.nodes[id], f.handles.byID[id]
+	n, key := f.nodes[id], f.handles.place(id)
 	if n != nil {
 		n.lookups++
 	}

@@ -40,7 +40,7 @@
 // # Locks, in the order in which they are taken
 //
 //	helper.busy          a round of the helper. Nothing is locked by whoever waits for it.
-//	node.mu              copy-up of the node; losing its last name. Two nodes: the lower node id first.
+//	node.mu              copy-up of the node; losing its last name; writing pages back. Two nodes: the lower node id first.
 //	  directory.mu       reading the directory's layers; changing names in its upper directory. Two: the lower node id first.
 //	    FS.tree          the inode table, names, listings: memory only, never while a system call runs
 //	      layers.Cache, opens, perf.Backings, upperLayer.whiteoutMu, helper.mu   leaves

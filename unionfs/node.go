@@ -28,7 +28,7 @@ type node struct {
 	ino   atomic.Uint64 // the st_ino that the union shows
 	upper atomic.Uint64 // inode number in the upper layer, 0 for not there
 
-	mu  sync.Mutex // held during copy-up, and while the last name is removed
+	mu  sync.Mutex // held during copy-up, while the last name is removed, and while pages are written back: see keepModified
 	dir *directory // of a directory
 	ext *extension // what few nodes have; nil for most; set under mu and FS.tree
 }

@@ -18,7 +18,7 @@ type handleTable struct {
 }
 
 // handle is what file handles need of a forgotten node, between those that were forgotten before and after it: container/list would
-// take half as much again.
+// take 30 bytes more for each.
 type handle struct {
 	id uint64
 	handleKey

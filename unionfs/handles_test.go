@@ -94,7 +94,7 @@ func TestHandleTableIsBounded(t *testing.T) {
 		n := &node{id: uint64(i + 2), parent: parent, name: fmt.Sprint("n", i)}
 		table.remember(n)
 	}
-	if n := len(table.byID); n > maxHandles || len(table.byName) > maxHandles {
+	if n := len(table.byID); n > maxHandles || len(table.byName) > maxHandles || table.inOrder() > maxHandles {
 		t.Errorf("%d ids and %d names are remembered", n, len(table.byName))
 	}
 	if id := table.reuse(parent, "n0"); id != 0 {
@@ -123,7 +123,7 @@ func TestHandleTableAndReturningNodes(t *testing.T) {
 		}
 	}
 	table.remember(often)
-	if n := len(table.byID); n != 2 {
+	if n := table.inOrder(); n != 2 || len(table.byID) != n {
 		t.Errorf("%d are remembered", n)
 	}
 	for _, n := range []*node{often, once} {
@@ -131,4 +131,12 @@ func TestHandleTableAndReturningNodes(t *testing.T) {
 			t.Errorf("in the end %s is %d", n.name, id)
 		}
 	}
+}
+
+// inOrder is how many stand in the order in which they were forgotten.
+func (t *handleTable) inOrder() (n int) {
+	for h := t.ends.newer; h != &t.ends; h = h.newer {
+		n++
+	}
+	return n
 }

@@ -52,3 +52,16 @@ func eachSeed(t *testing.T, f func(t *testing.T, seed uint64)) {
 		}
 	}
 }
+
+// mustBuild builds a set below a directory, with an upper and a work directory of its own.
+func mustBuild(t testing.TB, s Set, dir string) Layout {
+	t.Helper()
+	l, err := s.Build(dir)
+	if err == nil {
+		l, err = l.WithUpper(s, dir)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}

@@ -23,15 +23,7 @@ func TestVolatile(t *testing.T) {
 
 // volatileLife mounts volatile, writes, unmounts, and tries to mount the same again.
 func volatileLife(t *testing.T, route Route) []note {
-	dir := TempDir(t)
-	s := writeSet("volatile")
-	l, err := s.Build(dir)
-	if err == nil {
-		l, err = l.WithUpper(s, dir)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := mustBuild(t, writeSet("volatile"), TempDir(t))
 	r := &Run{T: t, open: map[int]bool{}}
 	mark := filepath.Join(l.Work, "work/incompat/volatile")
 	there := func(when string) {

@@ -55,14 +55,7 @@ func (l listed) run(t *testing.T) {
 		route Route
 		want  string
 	}{{Kernel, l.kernel}, {l.route, l.here}} {
-		at := TempDir(t)
-		layout, err := l.set.Build(at)
-		if err == nil {
-			layout, err = layout.WithUpper(l.set, filepath.Join(at, "up"))
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		layout := mustBuild(t, l.set, TempDir(t))
 		if l.prepare != nil {
 			l.prepare(t, layout.Lower[0])
 		}

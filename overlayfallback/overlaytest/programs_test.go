@@ -76,14 +76,7 @@ func newWorkshop(t *testing.T, route Route) *workshop {
 
 func newWorkshopOn(t *testing.T, route Route, s Set) *workshop {
 	t.Helper()
-	dir := TempDir(t)
-	l, err := s.Build(dir)
-	if err == nil {
-		l, err = l.WithUpper(s, dir)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := mustBuild(t, s, TempDir(t))
 	w := &workshop{t: t, route: route, outside: TempDir(t)}
 	w.mounted = Mount(t, route, l)
 	w.root = w.mounted.Root

@@ -207,15 +207,7 @@ func TestLayersBelowMountPoint(t *testing.T) {
 	for _, route := range append([]Route{Kernel}, routes("overlay", "fuse", "fuse,fastpath=off")...) {
 		t.Run(route.Title(), func(t *testing.T) {
 			dir := TempDir(t)
-			s := writeSet()
-			l, err := s.Build(dir)
-			if err == nil {
-				l, err = l.WithUpper(s, dir)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			m := &Mounted{Route: route, Layout: l, Root: dir}
+			m := &Mounted{Route: route, Layout: mustBuild(t, writeSet(), dir), Root: dir}
 			if err := m.start(); err != nil {
 				t.Fatal(err)
 			}

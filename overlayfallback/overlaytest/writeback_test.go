@@ -14,15 +14,7 @@ func TestTimesWithWriteback(t *testing.T) {
 	s := Set{Lower: []Layer{{file("low", "old")}}}
 	for _, route := range []Route{Kernel, "fuse,writeback", "fuse,writeback,fastpath=off"} {
 		t.Run(route.Title(), func(t *testing.T) {
-			at := TempDir(t)
-			layout, err := s.Build(at)
-			if err == nil {
-				layout, err = layout.WithUpper(s, filepath.Join(at, "up"))
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			m := Mount(t, route, layout)
+			m := Mount(t, route, mustBuild(t, s, TempDir(t)))
 			Bound(t, caseTime, m)
 			told := writtenTimes(t, m.Root)
 			if err := callForget(nil, Op{}, nil); err != nil {
